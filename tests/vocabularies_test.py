@@ -1,0 +1,107 @@
+"""Tests of vocabularies: ids, fingerprints and what is said of bad files."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import sentencepiece
+
+from t5x_lite import errors
+from t5x_lite import vocabularies
+
+_SENTENCES = [
+  "the quick brown fox jumps over the lazy dog",
+  "a vocabulary is a list of pieces and their scores",
+  "every piece has an id, and ids start with padding",
+]
+
+
+def _train(directory: pathlib.Path, **options) -> str:
+  """Trains a tiny model with T5's special ids unless told otherwise."""
+  prefix = directory / "tiny"
+  special = dict(pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(_SENTENCES),
+    model_prefix=str(prefix),
+    vocab_size=options.pop("vocab_size", 40),
+    minloglevel=2,
+    **(special | options),
+  )
+  return f"{prefix}.model"
+
+
+def test_bytes_follow_byt5():
+  vocabulary = vocabularies.Bytes(extra_ids=125)
+  built = vocabulary.build()
+  assert built.encode("aé") == [97 + 3, 0xC3 + 3, 0xA9 + 3]
+  assert built.vocab_size == vocabulary.fingerprint()["size"] == 384
+
+
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+def test_sentencepiece_tokenizes_alike_in_python_and_tensorflow(
+  tmp_path, model_type
+):
+  import tensorflow as tf
+
+  path = _train(tmp_path, model_type=model_type)
+  vocabulary = vocabularies.SentencePiece(path, extra_ids=10)
+  built = vocabulary.build()
+  assert built.vocab_size == vocabulary.fingerprint()["size"] == 50
+  assert built.encode("<extra_id_0>") == [49]
+  for text in [*_SENTENCES, "Ünknown 字", "", "  the   dog\n"]:
+    ids = built.encode_tf(tf.constant(text)).numpy().tolist()
+    assert ids == built.encode(text)
+
+
+def test_byte_fallback_model_tokenizes_alike(tmp_path):
+  import tensorflow as tf
+
+  path = _train(tmp_path, byte_fallback=True, vocab_size=300)
+  built = vocabularies.SentencePiece(path).build()
+  ids = built.encode("字 dog")
+  assert 2 not in ids  # Nothing is unknown when bytes stand in.
+  assert built.encode_tf(tf.constant("字 dog")).numpy().tolist() == ids
+
+
+def test_fingerprint_is_of_the_content(tmp_path):
+  path = pathlib.Path(_train(tmp_path))
+  moved = tmp_path / "moved.model"
+  moved.write_bytes(path.read_bytes())
+  one = vocabularies.SentencePiece(str(path)).fingerprint()
+  assert one == vocabularies.SentencePiece(str(moved)).fingerprint()
+  assert one != vocabularies.SentencePiece(str(path), 1).fingerprint()
+  (tmp_path / "other").mkdir()
+  other = _train(tmp_path / "other", vocab_size=41)
+  assert one != vocabularies.SentencePiece(other).fingerprint()
+
+
+def test_missing_file_is_named():
+  vocabulary = vocabularies.SentencePiece("/nowhere/sp.model")
+  for use in (vocabulary.build, vocabulary.fingerprint):
+    with pytest.raises(errors.DataError, match=r"/nowhere/sp.model.*vocab"):
+      use()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model at all", b"\x0a"])
+def test_file_of_another_kind_is_named(tmp_path, content):
+  path = tmp_path / "notes.txt"
+  path.write_bytes(content)
+  with pytest.raises(errors.DataError, match="notes.txt.*not a Sentence"):
+    vocabularies.SentencePiece(str(path)).build()
+
+
+def test_other_special_ids_are_refused(tmp_path):
+  path = _train(tmp_path, pad_id=-1, bos_id=1, eos_id=2, unk_id=0)
+  with pytest.raises(errors.DataError, match="special ids.*pad_id=0"):
+    vocabularies.SentencePiece(path).build()
+
+
+def test_a_vocabulary_is_named_without_tensorflow(tmp_path):
+  path = _train(tmp_path)
+  code = (
+    "import sys; from t5x_lite import vocabularies; "
+    f"vocabularies.SentencePiece({path!r}).fingerprint(); "
+    "assert not {'tensorflow', 'seqio'} & set(sys.modules)"
+  )
+  subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,109 @@
+"""A stack: one block repeated, scanned over its stacked parameters."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import nnx
+
+from t5x_lite import errors
+from t5x_lite.layers.block import Block
+from t5x_lite.layers.context import Context, dropout
+from t5x_lite.layers.norms import RMSNorm
+
+# What the backward pass finds saved; everything else it computes again.
+_REMAT = {
+  "none": None,
+  "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "dots": jax.checkpoint_policies.dots_saveable,
+  "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class Stack(nnx.Module):
+  """`num_layers` blocks with a relative bias in common and a final norm.
+
+  Parameters of the layers are stacked along a leading axis "layers".
+
+  Attributes:
+    remat: what is recomputed in the backward pass: "none", "minimal" (all
+      but matmuls with parameters), "dots" (all but matmuls), "full".
+    unroll: how many layers make one step of the scan.  Numbers and
+      checkpoints don't depend on it; compile time and speed do.
+    dropout: rate on the input and on the output of the stack.
+  """
+
+  def __init__(
+    self,
+    dim: int,
+    *,
+    num_layers: int,
+    block: Callable[..., Any] = Block,
+    bias: Callable[..., Any] | None = None,
+    final_norm: Callable[..., Any] | None = RMSNorm,
+    dropout: float = 0.0,
+    remat: str = "none",
+    unroll: int = 1,
+    rngs: nnx.Rngs,
+  ):
+    if remat not in _REMAT:
+      raise errors.ConfigError(
+        f"remat {remat!r} is not one of {', '.join(_REMAT)}"
+        f"{errors.suggest(remat, _REMAT)}"
+      )
+    self.num_layers, self.dropout = num_layers, dropout
+    self.remat, self.unroll = remat, unroll
+    keys = jax.random.split(rngs.params(), num_layers)
+    self.layers = jax.vmap(lambda key: block(dim, rngs=nnx.Rngs(key)))(keys)
+    self.bias = bias(rngs=rngs) if bias else None
+    self.final_norm = final_norm(dim, rngs=rngs) if final_norm else None
+
+  def init_state(
+    self, batch_size: int, length: int, dtype: str, ctx: Context
+  ) -> Any:
+    """States of all layers, stacked."""
+    return jax.vmap(
+      lambda layer: layer.init_state(batch_size, length, dtype, ctx)
+    )(self.layers)
+
+  def __call__(
+    self,
+    x: jax.Array,
+    ctx: Context,
+    state: Any = None,
+    *,
+    cache_length: int | None = None,
+  ) -> tuple[jax.Array, Any]:
+    """Runs the layers.
+
+    Args:
+      x: [B T D].
+      ctx: without bias, which is added here.
+      state: stacked states, or None in training.
+      cache_length: number of keys that the state has room for; the bias
+        covers so many, instead of T.
+
+    Returns:
+      [B T D] and the new state.
+    """
+    if self.bias is not None:
+      start = 0 if ctx.start is None else ctx.start
+      bias = self.bias(x.shape[1], cache_length or x.shape[1], start)
+      ctx = dataclasses.replace(ctx, bias=bias)
+    x = dropout(x, self.dropout, ctx.fold(0).key)
+    key = ctx.fold(1).key
+    keys = None if key is None else jax.random.split(key, self.num_layers)
+
+    def body(x: jax.Array, inputs: Any) -> tuple[jax.Array, Any]:
+      layer, state, key = inputs
+      return layer(x, dataclasses.replace(ctx, key=key), state)
+
+    if self.remat != "none":
+      policy = _REMAT[self.remat]
+      body = jax.checkpoint(body, policy=policy, prevent_cse=False)
+    inputs = (self.layers, state, keys)
+    x, state = jax.lax.scan(body, x, inputs, unroll=self.unroll)
+    if self.final_norm is not None:
+      x = self.final_norm(x)
+    return dropout(x, self.dropout, ctx.fold(2).key), state

@@ -1,0 +1,42 @@
+"""Metrics that add up: over tokens, microbatches, steps and hosts."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mean:
+  """A weighted mean as its two sums; float32 scalars."""
+
+  total: Any
+  weight: Any
+
+  def __add__(self, other: "Mean") -> "Mean":
+    return Mean(self.total + other.total, self.weight + other.weight)
+
+
+Metrics = dict[str, Mean]
+
+
+def merge(first: Metrics, second: Metrics) -> Metrics:
+  """Metrics of both sets of tokens together."""
+  return {name: first[name] + second[name] for name in first}
+
+
+def scalar(value: Any) -> Mean:
+  """A number that is its own mean."""
+  return Mean(jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32))
+
+
+def values(metrics: Mapping[str, Mean]) -> dict[str, float]:
+  """Host floats; waits for the device.  A mean of nothing is 0."""
+  fetched = jax.device_get(dict(metrics))
+  return {
+    name: float(m.total) / float(m.weight) if m.weight else 0.0
+    for name, m in fetched.items()
+  }

@@ -1,0 +1,191 @@
+"""The encoder-decoder (Vaswani et al. 2017; Raffel et al. 2020)."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from t5x_lite.layers import Context, Embedding, Stack
+from t5x_lite.layers.embedding import LogitsHead
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=["layers", "memory_segments", "index"],
+  meta_fields=["length"],
+)
+@dataclasses.dataclass(frozen=True)
+class DecodeState:
+  """What `prefill` leaves and `step` needs; one pytree for any sublayers.
+
+  Attributes:
+    layers: stacked states of the decoder's layers.
+    memory_segments: [B S] int32, 0 for padding of the encoder's input.
+    index: int32 scalar, the number of tokens decoded so far.
+    length: number of tokens that the caches have room for; static.
+  """
+
+  layers: Any
+  memory_segments: jax.Array
+  index: jax.Array
+  length: int
+
+
+class EncoderDecoder(nnx.Module):
+  """T5: token embedding in common, two stacks, logits tied or not.
+
+  Attributes:
+    vocab_size: rows of the embedding, at least the vocabulary's size.
+    dim: width D.
+    encoder: constructor of a stack, called with (dim, rngs=...).
+    decoder: likewise; its blocks hold a cross-attention.
+    head: constructor of a logits head, called with (vocab_size, dim,
+      rngs=...); None ties the logits to the embedding (T5 1.0).
+    dtype: of activations; parameters are float32.
+  """
+
+  def __init__(
+    self,
+    *,
+    vocab_size: int,
+    dim: int,
+    encoder: Callable[..., Any] = Stack,
+    decoder: Callable[..., Any] = Stack,
+    embedding: Callable[..., Any] = Embedding,
+    head: Callable[..., Any] | None = LogitsHead,
+    dtype: str = "float32",
+    rngs: nnx.Rngs,
+  ):
+    self.vocab_size, self.dim, self.dtype = vocab_size, dim, dtype
+    self.embedding = embedding(vocab_size, dim, rngs=rngs)
+    self.encoder = encoder(dim, rngs=rngs)
+    self.decoder = decoder(dim, rngs=rngs)
+    self.head = head(vocab_size, dim, rngs=rngs) if head else None
+
+  def encode(
+    self,
+    tokens: jax.Array,
+    *,
+    segments: jax.Array | None = None,
+    positions: jax.Array | None = None,
+    key: jax.Array | None = None,
+  ) -> jax.Array:
+    """Memory [B S D] of tokens [B S].
+
+    Args:
+      tokens: [B S] int32.
+      segments: [B S] ids of packed examples, 0 for padding; by default every
+        non-zero token is of one example.
+      positions: [B S]; counted from 0 by default.
+      key: for dropout; None is deterministic.
+    """
+    if segments is None:
+      segments = (tokens != 0).astype(jnp.int32)
+    ctx = Context(_positions(tokens, positions), segments, key=key)
+    return self.encoder(self.embedding(tokens, self.dtype), ctx)[0]
+
+  def decode(
+    self,
+    tokens: jax.Array,
+    memory: jax.Array,
+    memory_segments: jax.Array,
+    *,
+    segments: jax.Array | None = None,
+    positions: jax.Array | None = None,
+    key: jax.Array | None = None,
+  ) -> jax.Array:
+    """float32 logits [B T V] of the token after each of tokens [B T]."""
+    if segments is None:
+      segments = jnp.ones_like(tokens)
+    ctx = Context(
+      _positions(tokens, positions),
+      segments,
+      memory=memory,
+      memory_segments=memory_segments,
+      key=key,
+    )
+    x, _ = self.decoder(self.embedding(tokens, self.dtype), ctx)
+    return self._logits(x)
+
+  def __call__(
+    self, batch: Mapping[str, jax.Array], *, key: jax.Array | None = None
+  ) -> jax.Array:
+    """float32 logits [B T V] of a batch of model features.
+
+    Args:
+      batch: `encoder_input_tokens` [B S], `decoder_input_tokens` [B T], and
+        for packed rows `*_segment_ids` and `*_positions` of both.
+      key: for dropout; None is deterministic.
+    """
+    encoder_key, decoder_key = (None, None) if key is None else _split(key)
+    inputs = batch["encoder_input_tokens"]
+    segments = batch.get("encoder_segment_ids")
+    if segments is None:
+      segments = (inputs != 0).astype(jnp.int32)
+    memory = self.encode(
+      inputs,
+      segments=segments,
+      positions=batch.get("encoder_positions"),
+      key=encoder_key,
+    )
+    return self.decode(
+      batch["decoder_input_tokens"],
+      memory,
+      segments,
+      segments=batch.get("decoder_segment_ids"),
+      positions=batch.get("decoder_positions"),
+      key=decoder_key,
+    )
+
+  def prefill(
+    self, batch: Mapping[str, jax.Array], length: int
+  ) -> DecodeState:
+    """Encodes and makes room for `length` tokens to decode.
+
+    Args:
+      batch: `encoder_input_tokens` [B S] and, optionally,
+        `encoder_segment_ids`; one example a row.
+      length: number of steps that the caches have room for.
+    """
+    tokens = batch["encoder_input_tokens"]
+    segments = (tokens != 0).astype(jnp.int32)
+    segments = batch.get("encoder_segment_ids", segments)
+    memory = self.encode(tokens, segments=segments)
+    size = tokens.shape[0]
+    ctx = Context(jnp.zeros((size, 1), jnp.int32), memory=memory)
+    layers = self.decoder.init_state(size, length, self.dtype, ctx)
+    return DecodeState(layers, segments, jnp.zeros((), jnp.int32), length)
+
+  def step(
+    self, tokens: jax.Array, state: DecodeState
+  ) -> tuple[jax.Array, DecodeState]:
+    """Logits [B V] after tokens [B], each row's at the same index."""
+    x = self.embedding(tokens[:, None], self.dtype)
+    ctx = Context(
+      jnp.full((tokens.shape[0], 1), state.index, jnp.int32),
+      segments=jnp.ones((tokens.shape[0], 1), jnp.int32),
+      start=state.index,
+      memory_segments=state.memory_segments,
+    )
+    x, layers = self.decoder(x, ctx, state.layers, cache_length=state.length)
+    state = dataclasses.replace(state, layers=layers, index=state.index + 1)
+    return self._logits(x)[:, 0], state
+
+  def _logits(self, x: jax.Array) -> jax.Array:
+    return self.head(x) if self.head else self.embedding.attend(x)
+
+
+def _positions(tokens: jax.Array, positions: jax.Array | None) -> jax.Array:
+  if positions is not None:
+    return positions
+  counted = jnp.arange(tokens.shape[1], dtype=jnp.int32)
+  return jnp.broadcast_to(counted, tokens.shape)
+
+
+def _split(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+  first, second = jax.random.split(key)
+  return first, second

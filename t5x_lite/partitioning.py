@@ -1,0 +1,214 @@
+"""From logical axes to devices: meshes, rules, shardings, constraints.
+
+A parameter carries logical axes ("embed", "mlp"); rules map each to a mesh
+axis ("data", "model") or to none.  Data parallelism, FSDP, tensor parallelism
+and their product are the same program under other rules:
+
+  batch -> data                       data parallel
+  batch -> data, embed -> data        FSDP (ZeRO-3): parameters sharded too
+  heads, mlp, vocab -> model          tensor parallel
+
+A mesh axis shards one dimension of an array only, the first that asks for it,
+so "embed -> data" shards parameters but not activations, whose batch is first.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from t5x_lite import compat, errors
+
+MeshAxes = str | tuple[str, ...] | None
+Rules = Mapping[str, MeshAxes]
+
+_RULES: contextvars.ContextVar[Rules | None] = contextvars.ContextVar(
+  "rules", default=None
+)
+
+
+def spec(axes: Sequence[str | None], rules: Rules, ndim: int) -> PartitionSpec:
+  """Mesh axes of an array with these logical axes.
+
+  Missing leading axes are "layers": a stack adds them in front.  A mesh axis
+  that an earlier dimension took is dropped.
+  """
+  names = ("layers",) * (ndim - len(axes)) + tuple(axes)
+  used: set[str] = set()
+  entries: list[MeshAxes] = []
+  for name in names:
+    wanted = rules.get(name) if name is not None else None
+    wanted = (wanted,) if isinstance(wanted, str) else tuple(wanted or ())
+    free = tuple(axis for axis in wanted if axis not in used)
+    used.update(free)
+    entries.append(free[0] if len(free) == 1 else free or None)
+  return PartitionSpec(*entries)
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+  """Shards an activation by the ambient rules; the identity without any."""
+  rules = _RULES.get()
+  if rules is None:
+    return x
+  return jax.lax.with_sharding_constraint(x, spec(axes, rules, x.ndim))
+
+
+@dataclasses.dataclass(frozen=True)
+class Partitioner:
+  """A mesh and the rules that lay arrays out on it.
+
+  Attributes:
+    mesh_shape: axis name -> size; one size may be -1, the remaining devices.
+    rules: logical axis -> mesh axis, a tuple of them, or None.
+  """
+
+  mesh_shape: Mapping[str, int]
+  rules: Mapping[str, str | tuple[str, ...] | None]
+
+  def __post_init__(self) -> None:
+    for name, axes in self.rules.items():
+      for axis in (axes,) if isinstance(axes, str) else axes or ():
+        if axis not in self.mesh_shape:
+          raise errors.ConfigError(
+            f"rule ('{name}', '{axis}') names a mesh axis that does not exist:"
+            f" the mesh has {', '.join(self.mesh_shape)}"
+            f"{errors.suggest(axis, self.mesh_shape)}"
+          )
+    unknown = [size for size in self.mesh_shape.values() if size < 1]
+    if len(unknown) > 1 or any(size != -1 for size in unknown):
+      raise errors.ConfigError(
+        f"mesh {dict(self.mesh_shape)}: sizes are positive, and one at most is"
+        " -1 (the remaining devices)"
+      )
+
+  def resolved_shape(self, num_devices: int) -> dict[str, int]:
+    """The mesh shape for so many devices, -1 filled in."""
+    known = math.prod(size for size in self.mesh_shape.values() if size != -1)
+    shape = {
+      axis: num_devices // known if size == -1 else size
+      for axis, size in self.mesh_shape.items()
+    }
+    if math.prod(shape.values()) != num_devices:
+      raise errors.ConfigError(
+        f"mesh {dict(self.mesh_shape)} needs {known} devices (or a multiple,"
+        f" with -1) but there are {num_devices}; change the mesh file or"
+        " Partitioner.mesh_shape"
+      )
+    return shape
+
+  @functools.cached_property
+  def mesh(self) -> jax.sharding.Mesh:
+    """The mesh over all devices of the run."""
+    return compat.make_mesh(self.resolved_shape(jax.device_count()))
+
+  @contextlib.contextmanager
+  def activate(self) -> Iterator[None]:
+    """Makes mesh and rules ambient, for `constrain`."""
+    token = _RULES.set(self.rules)
+    try:
+      with jax.set_mesh(self.mesh):
+        yield
+    finally:
+      _RULES.reset(token)
+
+  def spec_of(self, variable: Any) -> PartitionSpec:
+    """The spec of a leaf; replicated where no logical axes describe it.
+
+    The statistics of a factored optimizer carry their parameter's axes but
+    have fewer dimensions: they are small, and replicated.
+    """
+    if not compat.is_variable(variable):
+      return PartitionSpec()
+    axes = compat.axes_of(variable)
+    if len(variable.shape) < len(axes):
+      return PartitionSpec()
+    return spec(axes, self.rules, len(variable.shape))
+
+  def shardings(self, tree: Any) -> Any:
+    """The tree with a NamedSharding for every leaf, Param nodes kept."""
+
+    def one(x: Any) -> Any:
+      sharding = NamedSharding(self.mesh, self.spec_of(x))
+      return x.replace(sharding) if compat.is_variable(x) else sharding
+
+    return jax.tree.map(one, tree, is_leaf=compat.is_variable)
+
+  def abstract(self, function: Callable[..., Any], *args: Any) -> Any:
+    """eval_shape of `function`, with the sharding of every leaf."""
+    tree = jax.eval_shape(function, *args)
+    return jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+      tree,
+      self.shardings(tree),
+    )
+
+  def batch_sharding(self) -> NamedSharding:
+    """Sharding of arrays whose first dimension is the batch."""
+    return NamedSharding(self.mesh, spec(("batch",), self.rules, 1))
+
+  def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Global arrays from this host's rows of the batch."""
+    sharding = self.batch_sharding()
+    return {
+      name: jax.make_array_from_process_local_data(sharding, rows)
+      for name, rows in batch.items()
+    }
+
+  def axis_size(self, name: str, mesh_shape: Mapping[str, int]) -> int:
+    """Into how many parts a logical axis is cut on such a mesh."""
+    axes = self.rules.get(name)
+    axes = (axes,) if isinstance(axes, str) else axes or ()
+    return math.prod(mesh_shape[axis] for axis in axes)
+
+  def check_batch(self, batch_size: int, num_microbatches: int) -> None:
+    """Raises ConfigError if a microbatch doesn't divide among the devices."""
+    parts = self.axis_size("batch", self.mesh.shape) * num_microbatches
+    if batch_size % parts:
+      nearest = max(parts, batch_size // parts * parts)
+      raise errors.ConfigError(
+        f"batch size {batch_size} does not divide into {num_microbatches}"
+        f" microbatches on {parts // num_microbatches} data-parallel shards"
+        f" (mesh {dict(self.mesh.shape)}): use a multiple of {parts}, such as"
+        f" {nearest}"
+      )
+
+  def check(self, tree: Any) -> None:
+    """Raises ConfigError if a parameter's dimension doesn't divide.
+
+    Args:
+      tree: a (possibly abstract) module or any tree of Params.
+    """
+    shape = self.mesh.shape
+    leaves, _ = jax.tree_util.tree_flatten_with_path(
+      tree, is_leaf=compat.is_variable
+    )
+    for path, leaf in leaves:
+      if not compat.is_variable(leaf):
+        continue
+      names = compat.axes_of(leaf)
+      names = ("layers",) * (len(leaf.shape) - len(names)) + names
+      for name, size, axes in zip(
+        names, leaf.shape, self.spec_of(leaf), strict=True
+      ):
+        axes = (axes,) if isinstance(axes, str) else axes or ()
+        parts = math.prod(shape[axis] for axis in axes)
+        if size % parts:
+          raise errors.ConfigError(_indivisible(path, name, size, axes, parts))
+
+
+def _indivisible(
+  path: Any, name: str | None, size: int, axes: tuple[str, ...], parts: int
+) -> str:
+  fitting = [n for n in range(1, parts) if size % n == 0][-1:] or [1]
+  return (
+    f"mesh axis {' x '.join(map(repr, axes))} has size {parts} but the model"
+    f" has {size} {name} in {jax.tree_util.keystr(path)}: {name} must divide"
+    f" evenly; use {fitting[0]}, or the rule ('{name}', None)"
+  )

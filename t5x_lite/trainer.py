@@ -1,0 +1,192 @@
+"""The training step as a pure function, and the trainer that compiles it."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from t5x_lite import metrics
+from t5x_lite.metrics import Metrics
+from t5x_lite.objectives import Objective
+from t5x_lite.optimizers import Optimizer
+from t5x_lite.partitioning import Partitioner, constrain
+from t5x_lite.train_state import TrainState
+
+Batch = Mapping[str, jax.Array]
+
+
+def gradients(
+  model: Any,
+  batch: Batch,
+  key: jax.Array,
+  *,
+  objective: Objective,
+  num_microbatches: int = 1,
+) -> tuple[Any, Metrics]:
+  """Gradients of the normalized loss, in float32, and merged metrics.
+
+  The normalizer is of the whole batch, so that the number of microbatches
+  changes nothing but the memory.
+  """
+  normalizer = objective.normalizer(batch)
+
+  def loss(model: Any, batch: Batch, key: jax.Array) -> tuple[Any, Metrics]:
+    total, values = objective.loss(model, batch, key)
+    return total / normalizer, values
+
+  grad = jax.grad(loss, has_aux=True)
+  if num_microbatches == 1:
+    return grad(model, batch, key)
+
+  def split(x: jax.Array) -> jax.Array:
+    # Strided, so that every device has rows of every microbatch.
+    x = x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1)
+    return constrain(x, None, "batch", *(None,) * (x.ndim - 2))
+
+  def add(total: Any, inputs: Any) -> tuple[Any, None]:
+    return jax.tree.map(jnp.add, total, grad(model, *inputs)), None
+
+  keys = jax.random.split(key, num_microbatches)
+  inputs = (jax.tree.map(split, dict(batch)), keys)
+  first = jax.tree.map(lambda x: x[0], inputs)
+  shapes = jax.eval_shape(grad, model, *first)
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  total, _ = jax.lax.scan(add, zeros, inputs)
+  return total
+
+
+def train_step(
+  state: TrainState,
+  batch: Batch,
+  key: jax.Array,
+  *,
+  objective: Objective,
+  optimizer: Optimizer,
+  num_microbatches: int = 1,
+) -> tuple[TrainState, Metrics]:
+  """One update; the dropout key is folded with the step."""
+  grads, values = gradients(
+    state.model,
+    batch,
+    jax.random.fold_in(key, state.step),
+    objective=objective,
+    num_microbatches=num_microbatches,
+  )
+  updates, opt_state = optimizer.transform.update(
+    grads, state.opt_state, state.model
+  )
+  model = optax.apply_updates(state.model, updates)
+  values |= {
+    "gradient_norm": metrics.scalar(optax.global_norm(grads)),
+    "learning_rate": metrics.scalar(optimizer.schedule(state.step)),
+  }
+  return TrainState(state.step + 1, model, opt_state), values
+
+
+class Trainer:
+  """Compiles a run's functions, each once, with the shardings of its mesh.
+
+  Attributes:
+    model: constructor of the model, called with rngs=...; a constructor,
+      because parameters are born sharded, under jit.
+    objective: from batch to loss.
+    optimizer: from gradients to updates.
+    partitioner: mesh and rules.
+    num_microbatches: how often the gradient is summed up for an update.
+    seed: of parameters and dropout.
+  """
+
+  def __init__(
+    self,
+    model: Callable[..., Any],
+    objective: Objective,
+    optimizer: Optimizer,
+    partitioner: Partitioner,
+    *,
+    num_microbatches: int = 1,
+    seed: int = 0,
+  ):
+    self.model, self.objective, self.optimizer = model, objective, optimizer
+    self.partitioner, self.num_microbatches = partitioner, num_microbatches
+    self._init_key, self._step_key = jax.random.split(jax.random.key(seed))
+
+  def _create(self, key: jax.Array) -> TrainState:
+    model = self.model(rngs=nnx.Rngs(key))
+    return TrainState.create(model, self.optimizer.transform)
+
+  @functools.cached_property
+  def abstract(self) -> TrainState:
+    """Shapes, dtypes and shardings of the state; nothing is allocated."""
+    with self.partitioner.activate():
+      state = self.partitioner.abstract(self._create, self._init_key)
+    return state
+
+  @functools.cached_property
+  def shardings(self) -> TrainState:
+    """Shardings of the state."""
+    return jax.tree.map(lambda x: x.sharding, self.abstract)
+
+  def check(self) -> None:
+    """Raises ConfigError where model, objective and mesh don't fit."""
+    self.objective.check(self.abstract.model)
+    self.partitioner.check(self.abstract.model)
+
+  def init(self) -> TrainState:
+    """A fresh state, created sharded."""
+    with self.partitioner.activate():
+      init = jax.jit(self._create, out_shardings=self.shardings)
+      return init(self._init_key)
+
+  def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Model features on the devices, from this host's task features."""
+    return self.partitioner.put(self.objective.convert(batch))
+
+  @functools.cached_property
+  def _train_step(self) -> Any:
+    return jax.jit(
+      functools.partial(
+        train_step,
+        objective=self.objective,
+        optimizer=self.optimizer,
+        num_microbatches=self.num_microbatches,
+      ),
+      donate_argnums=0,
+      out_shardings=(self.shardings, None),
+    )
+
+  @functools.cached_property
+  def _compiled(self) -> dict[str, Any]:
+    return {}
+
+  def compile(self, state: TrainState, batch: Batch) -> Any:
+    """Compiles the training step for arrays like these, and remembers it."""
+    with self.partitioner.activate():
+      lowered = self._train_step.lower(state, batch, self._step_key)
+      self._compiled["train"] = lowered.compile()
+    return self._compiled["train"]
+
+  def step(
+    self, state: TrainState, batch: Batch
+  ) -> tuple[TrainState, Metrics]:
+    """One update; donates `state`.  Compiles at the first call."""
+    if "train" not in self._compiled:
+      self.compile(state, batch)
+    with self.partitioner.activate():
+      return self._compiled["train"](state, batch, self._step_key)
+
+  @functools.cached_property
+  def _eval_step(self) -> Any:
+    def evaluate(model: Any, batch: Batch) -> Metrics:
+      return self.objective.loss(model, batch, None)[1]
+
+    return jax.jit(evaluate)
+
+  def eval_step(self, model: Any, batch: Batch) -> Metrics:
+    """Metrics of a batch without dropout."""
+    with self.partitioner.activate():
+      return self._eval_step(model, batch)

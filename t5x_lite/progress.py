@@ -19,8 +19,9 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
+import numpy as np
 from rich import console as rich_console
 from rich import live as rich_live
 from rich import text as rich_text
@@ -66,7 +67,7 @@ class Progress:
     self._stream = stream or (sys.stderr if _live(sys.stderr) else sys.stdout)
     self._enabled = enabled
     self._live: rich_live.Live | None = None
-    self._handlers: list[tuple[logging.StreamHandler, TextIO]] = []
+    self._handlers: list[tuple[Any, TextIO]] = []
     self._step = self._logged = start_step
     self._marks: collections.deque[tuple[int, float, float]] = (
       collections.deque(maxlen=_WINDOW + 1)
@@ -226,6 +227,15 @@ class Progress:
           self._handlers.append((handler, stream))
           handler.setStream(current)
           break
+
+
+def count_tokens(batch: Mapping[str, np.ndarray]) -> int:
+  """Non-padding tokens of a batch on the host, over all of its features."""
+  return sum(
+    int(np.count_nonzero(segments))
+    for name, segments in batch.items()
+    if name.endswith("_segment_ids")
+  )
 
 
 def _live(stream: TextIO) -> bool:

@@ -85,7 +85,9 @@ def summary(seconds: Mapping[str, float]) -> str:
     for name, s in ordered
     if total > 0 and s / total >= 0.005
   ]
-  return f"{duration(total)} in all" + (": " if parts else "") + ", ".join(parts)
+  return (
+    f"{duration(total)} in all" + (": " if parts else "") + ", ".join(parts)
+  )
 
 
 def duration(seconds: float) -> str:

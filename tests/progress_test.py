@@ -3,6 +3,7 @@
 import io
 import logging
 
+import numpy as np
 import pytest
 
 from t5x_lite import progress, stopwatch
@@ -258,3 +259,12 @@ def test_large_numbers_are_short():
   counts = {0: "0", 999: "999", 45_230: "45.2k", 1_234_567: "1.23M"}
   assert {n: progress._count(n) for n in counts} == counts
   assert progress._count(float("nan")) == "-"
+
+
+def test_tokens_are_counted_without_padding():
+  batch = {
+    "inputs": np.ones((2, 4), np.int32),
+    "inputs_segment_ids": np.array([[1, 1, 2, 0], [1, 0, 0, 0]]),
+    "targets_segment_ids": np.array([[1, 2], [1, 0]]),
+  }
+  assert progress.count_tokens(batch) == 4 + 3

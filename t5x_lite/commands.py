@@ -1,0 +1,134 @@
+"""The commands of t5x_lite: what each runs, and what its help says."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+  """One word after `t5x_lite`."""
+
+  name: str
+  root: str  # dotted path of the function that gin configures and main calls
+  summary: str
+  about: str
+  examples: tuple[tuple[str, str], ...]  # what it does, the command line
+  run_file: str  # the shipped gin file whose macros the help shows
+
+
+_TRAIN = Command(
+  name="train",
+  root="t5x_lite.train.train",
+  summary="pre-train or fine-tune a model",
+  about="""\
+Trains a model on a SeqIO task or mixture: from scratch, from a checkpoint, or
+on from where the run in --workdir stopped, to the bit.  While it trains, it
+evaluates and saves checkpoints; --workdir receives these, metrics, loss.png,
+report.html, and config.gin, which repeats the run.
+
+A run is put together from gin files: a model, an objective and a run file
+(optimizers and meshes have defaults).  Later files win over earlier ones, and
+--gin.NAME=value wins over all files.""",
+  examples=(
+    (
+      "Pre-train T5.1.1 small by span corruption:",
+      "t5x_lite train --workdir=/tmp/t5 --gin_file=models/t5_1_1/small.gin"
+      " --gin_file=objectives/seq2seq.gin --gin_file=runs/pretrain.gin"
+      " --gin.MIXTURE=wikitext2_span_corruption",
+    ),
+    (
+      "Look before you start: parameters, mesh, data and schedule:",
+      "t5x_lite train --dry_run --workdir=/tmp/t5"
+      " --gin_file=models/t5_1_1/small.gin --gin_file=objectives/seq2seq.gin"
+      " --gin_file=runs/pretrain.gin --gin.MIXTURE=wikitext2_span_corruption",
+    ),
+    (
+      "Repeat a run with one thing changed:",
+      "t5x_lite train --workdir=/tmp/t5_warm --gin_file=/tmp/t5/config.gin"
+      " --gin.SEED=1",
+    ),
+  ),
+  run_file="runs/pretrain.gin",
+)
+
+_EVAL = Command(
+  name="eval",
+  root="t5x_lite.evaluate.evaluate",
+  summary="compute the metrics of a trained model",
+  about="""\
+Restores a checkpoint and computes the metrics of a SeqIO task or mixture: the
+loss, and what the tasks themselves define on the decoded text.  Predictions
+are written beside the metrics, as JSON lines.""",
+  examples=(
+    (
+      "Evaluate the last checkpoint of a run:",
+      "t5x_lite eval --workdir=/tmp/t5 --gin_file=models/t5_1_1/small.gin"
+      " --gin_file=objectives/seq2seq.gin --gin_file=runs/evaluate.gin"
+      " --gin.MIXTURE=docstrings_multitask",
+    ),
+    (
+      "With the model of a run, as it was recorded:",
+      "t5x_lite eval --workdir=/tmp/t5 --gin_file=/tmp/t5/config.gin"
+      " --gin_file=runs/evaluate.gin",
+    ),
+    (
+      "See which settings there are, and where each value comes from:",
+      "t5x_lite eval --list_macros --gin_file=models/t5_1_1/small.gin"
+      " --gin_file=runs/evaluate.gin",
+    ),
+  ),
+  run_file="runs/evaluate.gin",
+)
+
+_INFER = Command(
+  name="infer",
+  root="t5x_lite.infer.infer",
+  summary="write a trained model's predictions",
+  about="""\
+Restores a checkpoint and decodes a SeqIO task, a text file (one input a line)
+or a JSONL file, and writes JSON lines.  Work can be divided into shards, and
+what is finished is not done again after a restart.""",
+  examples=(
+    (
+      "Predict for a task:",
+      "t5x_lite infer --workdir=/tmp/t5 --gin_file=models/t5_1_1/small.gin"
+      " --gin_file=runs/infer.gin --gin.MIXTURE=docstrings_summary",
+    ),
+    (
+      "See what can be set, such as the file to read:",
+      "t5x_lite infer --list_macros --gin_file=models/t5_1_1/small.gin"
+      " --gin_file=runs/infer.gin",
+    ),
+    (
+      "Check a command line without running it:",
+      "t5x_lite infer --dry_run --workdir=/tmp/t5"
+      " --gin_file=/tmp/t5/config.gin --gin_file=runs/infer.gin",
+    ),
+  ),
+  run_file="runs/infer.gin",
+)
+
+_VOCAB = Command(
+  name="vocab",
+  root="t5x_lite.vocab.train_vocab",
+  summary="train a SentencePiece vocabulary",
+  about="""\
+Trains a SentencePiece vocabulary on the text of a task or of files, and saves
+it in --workdir.""",
+  examples=(
+    (
+      "On the text of a task:",
+      "t5x_lite vocab --workdir=/tmp/vocab --gin_file=runs/vocab.gin",
+    ),
+    (
+      "See what can be set, such as the size and the source:",
+      "t5x_lite vocab --list_macros --gin_file=runs/vocab.gin",
+    ),
+    (
+      "Check a command line without running it:",
+      "t5x_lite vocab --dry_run --workdir=/tmp/vocab --gin_file=runs/vocab.gin",
+    ),
+  ),
+  run_file="runs/vocab.gin",
+)
+
+COMMANDS = {c.name: c for c in (_TRAIN, _EVAL, _INFER, _VOCAB)}

@@ -1,0 +1,264 @@
+"""What is wrong with a configuration, said before anything of it runs.
+
+A setting that has no effect is an error, not a silence.  The rules:
+
+* A macro must be read by something.  One set by a flag must be read by
+  something that counts in this run (see `reach`); one set in a file, by any
+  statement of the files read, or of the files that come with t5x_lite: so a
+  file that sets LEARNING_RATE serves `eval` too, which does not read it, and
+  a file for an optimizer that a later file replaces does no harm.  The files
+  that come with t5x_lite are held to this by its tests.
+* A binding needs a function that some statement refers to, and a scope that
+  some reference enters; one set by a flag must count in this run.
+* A statement that a later one replaces is never an error.
+
+Each check returns problems as lines of text, the culprit's place first.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+import gin
+
+from t5x_lite import errors
+from t5x_lite.config import annotations, reader, statements
+from t5x_lite.config.reach import Reach, everything
+
+Objects = Mapping[str, Callable[..., Any]]
+
+
+def unread_macros(source: statements.Source, reached: Reach) -> list[str]:
+  """Macros that nothing reads: misspelt, most often.  Looks at text only."""
+  read = everything(source).macros
+  problems = []
+  for name, binding in source.macros().items():
+    place = binding.place
+    if name in read or place.shipped:
+      continue
+    if not place.is_flag and name in _read_by_shipped_files():
+      continue
+    near = errors.suggest(name, reached.macros or read)
+    known = ", ".join(sorted(reached.macros))
+    near = near or (f"; this run reads {known}" if known else "")
+    problems.append(f"{place}: nothing reads a macro {name}{near}")
+  return problems
+
+
+def cycles(source: statements.Source) -> list[str]:
+  """Macros that are defined by themselves."""
+  macros = source.macros()
+
+  def read_by(name: str) -> list[str]:
+    binding = macros.get(name)
+    values = statements.leaves(binding.value) if binding else ()
+    return [leaf.name for leaf in values if isinstance(leaf, statements.Macro)]
+
+  for name, binding in macros.items():
+    seen, waiting = set[str](), read_by(name)
+    while waiting:
+      other = waiting.pop()
+      if other == name:
+        return [f"{binding.place}: the macro {name} is defined by itself"]
+      if other not in seen:
+        seen.add(other)
+        waiting += read_by(other)
+  return []
+
+
+def missing(source: statements.Source, reached: Reach) -> list[str]:
+  """Settings marked `%gin.REQUIRED`, and macros that nobody defines."""
+  problems = []
+  for binding in reached.bindings:
+    if statements.REQUIRED in statements.leaves(binding.value):
+      meaning = f" ({binding.place.comment})" if binding.place.comment else ""
+      problems.append(
+        f"{binding.place}: {binding.name} is not set{meaning}; "
+        f"set it with --gin.{binding.name}=..."
+      )
+  macros = source.macros()
+  for name, readers in reached.macros.items():
+    if name in macros or _is_constant(name):
+      continue
+    problems.append(
+      f"{readers[0].place}: {readers[0].name} reads a macro {name} that no "
+      f"file defines{_who_defines(name, macros)}"
+    )
+  return problems
+
+
+def unknown_parameters(
+  source: statements.Source, objects: Objects
+) -> list[str]:
+  """Parameters that their function does not have."""
+  problems = []
+  for binding in source.bindings:
+    if binding.is_macro:
+      continue
+    known = annotations.parameters(objects[binding.target])
+    if binding.parameter in known.hints or known.anything:
+      continue
+    near = errors.suggest(binding.parameter, known.hints)
+    takes = ", ".join(known.hints) or "none"
+    problems.append(
+      f"{binding.place}: {binding.written} has no parameter "
+      f"{binding.parameter!r}{near} (it has: {takes})"
+    )
+  return problems
+
+
+def without_effect(
+  source: statements.Source,
+  reached: Reach,
+  roots: Collection[str],
+  objects: Objects,
+) -> list[str]:
+  """Bindings that no run, and flags that this run, cannot feel."""
+  named = everything(source)
+  problems = []
+  for binding in source.final().values():
+    place = binding.place
+    within = reached if place.is_flag else named
+    if binding.is_macro:
+      if place.is_flag and binding.parameter not in reached.macros:
+        other = named.macros[binding.parameter][0]
+        problems.append(
+          f"{place}: no effect: it is read by {other.name} ({other.place}) "
+          "only, which this run does not use"
+        )
+    elif not within.enters(binding.scope):
+      scope = "/".join(binding.scope)
+      scopes = ["/".join(s) for s in within.scopes if s]
+      problems.append(
+        f"{place}: no effect: no reference enters the scope {scope!r}"
+        f"{errors.suggest(scope, scopes)}"
+      )
+    elif binding.target not in {*within.targets, *roots}:
+      problems.append(
+        f"{place}: no effect: nothing refers to @{binding.written}"
+        f"{_whose_default(binding, within, objects)}"
+      )
+  return problems
+
+
+def wrong_types(source: statements.Source, objects: Objects) -> list[str]:
+  """Values that do not fit the annotation of their parameter."""
+  macros = source.macros()
+
+  def known(leaf: Any) -> Any:
+    if isinstance(leaf, statements.Macro):
+      binding = macros.get(leaf.name)
+      unknown = annotations.UNKNOWN
+      return statements.replace(binding.value, known) if binding else unknown
+    if isinstance(leaf, statements.Reference):
+      target = objects[leaf.target]
+      written = f"@{leaf.target.rpartition('.')[2]}"
+      return annotations.Object(target, leaf.called, written)
+    return leaf
+
+  problems: dict[str, None] = {}
+  for binding in source.final().values():
+    if binding.is_macro:
+      continue
+    takes = annotations.parameters(objects[binding.target])
+    hint = takes.hints.get(binding.parameter, Any)
+    value = statements.replace(binding.value, known)
+    wrong = annotations.misfit(value, hint)
+    default = takes.defaults.get(binding.parameter)
+    if not wrong or (type(value) is type(default) and value == default):
+      continue
+    place, name = binding.place, binding.name
+    if isinstance(binding.value, statements.Macro):
+      macro = macros[binding.value.name]
+      place, name = macro.place, f"{macro.name} (read by {name})"
+    space = "" if wrong.startswith("[") else " "
+    problems.setdefault(f"{place}: {name}{space}{wrong}")
+  return list(problems)
+
+
+def unbound(
+  root: str, arguments: Iterable[str], reached: Reach, objects: Objects
+) -> list[str]:
+  """Parameters without a default that nobody gives a value."""
+  bound = {(b.target, b.parameter) for b in reached.bindings}
+
+  def lacking(name: str) -> list[str]:
+    takes = annotations.parameters(objects[name])
+    optional = {k for k, v in takes.defaults.items() if v is not gin.REQUIRED}
+    return [
+      p for p in takes.hints if p not in optional and (name, p) not in bound
+    ]
+
+  problems = []
+  wanted = [p for p in lacking(root) if p not in set(arguments)]
+  if "workdir" in wanted:
+    wanted.remove("workdir")
+    problems.append("--workdir=DIR is missing: where the run keeps its files")
+  if wanted:
+    hint = _who_configures(root)
+    problems.append(f"{root} has no value for {', '.join(wanted)}{hint}")
+  for name, bindings in reached.called.items():
+    if name == root or not lacking(name):
+      continue
+    problems.append(
+      f"{bindings[0].place}: @{name}() is called without "
+      f"{', '.join(lacking(name))}; bind it, or leave out the () to hand over "
+      "the function or class itself"
+    )
+  return problems
+
+
+def _is_constant(name: str) -> bool:
+  """A constant made by `gin.constant` in a module: `%module.NAME`."""
+  return "." in name
+
+
+def _shipped_texts() -> dict[str, str]:
+  names = reader.shipped_files()
+  return {n: (reader.SHIPPED / n).read_text(encoding="utf-8") for n in names}
+
+
+def _read_by_shipped_files() -> set[str]:
+  text = "\n".join(_shipped_texts().values())
+  return set(re.findall(r"%([A-Za-z_][\w/]*)", text))
+
+
+def _who_defines(name: str, known: Iterable[str]) -> str:
+  near = errors.suggest(name, known)
+  if near:
+    return near
+  line = re.compile(rf"^{re.escape(name)}\s*=", re.MULTILINE)
+  files = [n for n, text in _shipped_texts().items() if line.search(text)]
+  return _add_one_of(files) or f"; set it with --gin.{name}=..."
+
+
+def _who_configures(root: str) -> str:
+  name = ".".join(root.split(".")[-2:])
+  texts = _shipped_texts()
+  return _add_one_of(
+    [n for n in texts if re.search(rf"^{name}\b", texts[n], re.MULTILINE)]
+  )
+
+
+def _add_one_of(files: list[str]) -> str:
+  if not files:
+    return ""
+  more = f", or one of {len(files) - 3} more" if len(files) > 3 else ""
+  named = " or ".join(f"--gin_file={name}" for name in files[:3])
+  return f"; add {named}{more}"
+
+
+def _whose_default(
+  binding: statements.Binding, within: Reach, objects: Objects
+) -> str:
+  """Says where Python's default, which gin does not see, must be named."""
+  for name in within.targets & objects.keys():
+    defaults = annotations.parameters(objects[name]).defaults
+    for parameter, default in defaults.items():
+      if default is objects[binding.target]:
+        return (
+          f"; to configure the default of {name}.{parameter}, bind it: "
+          f"{parameter} = @{binding.written}"
+        )
+  short = {".".join(t.split(".")[-2:]) for t in within.targets}
+  return errors.suggest(binding.written, short - {binding.written})

@@ -1,0 +1,90 @@
+"""The command line: `t5x_lite COMMAND ...` or `python -m t5x_lite COMMAND ...`.
+
+  commands   the words one can say, and the function behind each
+  config     gin files and --gin flags, checked, then bound to that function
+  errors     what users can mend: one message and an exit code, no traceback
+
+From here the reader goes on to `train.train`, where a run is put together.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from t5x_lite import commands, errors, flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs one command; returns the exit code (see `flags.EXIT_CODES`)."""
+  _keep_quiet()
+  try:
+    return _run(list(sys.argv[1:] if argv is None else argv))
+  except errors.UserError as error:
+    # Gin adds the calls that led here; the message stands without them.
+    message = str(error).partition("\n  In call to configurable ")[0]
+    print(f"t5x_lite: {_kind(error)}{message}", file=sys.stderr)
+    return error.exit_code
+  except KeyboardInterrupt:
+    print("t5x_lite: interrupted", file=sys.stderr)
+    return 130
+
+
+def _run(argv: list[str]) -> int:
+  if not argv or argv[0] in ("-h", "--help", "--version"):
+    print(flags.version() if argv == ["--version"] else flags.overview())
+    return 0 if argv else errors.ConfigError.exit_code
+  command = commands.COMMANDS.get(argv[0])
+  if command is None:
+    near = errors.suggest(argv[0], commands.COMMANDS)
+    known = ", ".join(commands.COMMANDS)
+    near = near or f"; the commands are {known}"
+    raise errors.ConfigError(f"there is no command {argv[0]!r}{near}")
+  options = flags.parse(command, argv[1:])
+  if options.help:
+    print(flags.help_text(command, options))
+    return 0
+  if options.list_macros:
+    print(flags.macro_table(options.gin_file, options.gin))
+    return 0
+  if not options.gin_file:
+    raise errors.ConfigError(
+      f"{command.name} needs gin files, such as --gin_file={command.run_file}; "
+      f"see t5x_lite {command.name} --help"
+    )
+
+  from t5x_lite import config
+
+  arguments = {}
+  if options.workdir is not None:
+    arguments["workdir"] = options.workdir
+  if options.dry_run:
+    arguments["dry_run"] = True
+  loaded = config.load(
+    command.root,
+    options.gin_file,
+    options.gin,
+    arguments,
+    commands=[c.root for c in commands.COMMANDS.values()],
+  )
+  loaded.call()
+  return 0
+
+
+def _kind(error: errors.UserError) -> str:
+  return "" if isinstance(error, errors.Preempted) else "error: "
+
+
+def _keep_quiet() -> None:
+  """Leaves the terminal to our own messages; must run before TensorFlow."""
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+  os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+  logging.basicConfig(
+    level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+  )
+  logging.getLogger("t5x_lite").setLevel(logging.INFO)
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,14 @@
+"""Decoding: from a model's `prefill` and `step` to tokens, and to batches."""
+
+from t5x_lite.decoding.decoder import Decoded, Decoder
+from t5x_lite.decoding.predictor import Prediction, Predictor
+from t5x_lite.decoding.sampling import Strategy, greedy
+
+__all__ = [
+  "Decoded",
+  "Decoder",
+  "Prediction",
+  "Predictor",
+  "Strategy",
+  "greedy",
+]

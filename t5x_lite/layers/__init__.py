@@ -17,6 +17,7 @@ construction: state goes in and comes out.
 """
 
 from t5x_lite.layers.attention import Attention, CrossAttention
+from t5x_lite.layers.biased_attention import BiasedAttention
 from t5x_lite.layers.block import Block, PreNorm
 from t5x_lite.layers.context import Context
 from t5x_lite.layers.embedding import Embedding, LogitsHead
@@ -28,6 +29,7 @@ from t5x_lite.layers.stack import Stack
 
 __all__ = [
   "Attention",
+  "BiasedAttention",
   "Block",
   "Context",
   "CrossAttention",

@@ -85,9 +85,12 @@ setuptools.setup(
   license_files=["LICENSE"],
   # Flat layout; saying so makes an editable install one plain path entry.
   package_dir={"": "."},
-  packages=setuptools.find_packages(
-    include=["t5x_lite*", "pallas_kernels*", "tasks*", "gin_configs"]
-  ),
+  packages=[
+    *setuptools.find_packages(
+      include=["t5x_lite*", "pallas_kernels*", "tasks*"]
+    ),
+    "gin_configs",  # no code, so nothing would find it
+  ],
   package_data={"gin_configs": ["**/*.gin"]},
   include_package_data=False,
   python_requires=">=3.11,<3.14",

@@ -45,6 +45,13 @@ def unread_macros(source: statements.Source, reached: Reach) -> list[str]:
   return problems
 
 
+def unconfigured(source: statements.Source, root: str) -> list[str]:
+  """Whether the run file is missing.  Looks at text only."""
+  if any(binding.target == root for binding in source.bindings):
+    return []
+  return [f"no gin file says how to run {root}{_who_configures(root)}"]
+
+
 def cycles(source: statements.Source) -> list[str]:
   """Macros that are defined by themselves."""
   macros = source.macros()
@@ -69,9 +76,10 @@ def cycles(source: statements.Source) -> list[str]:
 def missing(source: statements.Source, reached: Reach) -> list[str]:
   """Settings marked `%gin.REQUIRED`, and macros that nobody defines."""
   problems = []
-  for binding in reached.bindings:
+  for binding in filter(reached.bindings.__contains__, source.bindings):
     if statements.REQUIRED in statements.leaves(binding.value):
-      meaning = f" ({binding.place.comment})" if binding.place.comment else ""
+      meaning = binding.place.comment.rstrip(".")
+      meaning = f" ({meaning})" if meaning else ""
       problems.append(
         f"{binding.place}: {binding.name} is not set{meaning}; "
         f"set it with --gin.{binding.name}=..."

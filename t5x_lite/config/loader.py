@@ -58,7 +58,10 @@ def load(
   source = reader.read(files, flags)
   _refuse(check.cycles(source))
   reached = reach.reach(source, [root])
-  _refuse(check.unread_macros(source, reached) + check.missing(source, reached))
+  unread = check.unread_macros(source, reached)
+  if unread and (unconfigured := check.unconfigured(source, root)):
+    _refuse(unconfigured)  # without a run file, nothing reads anything
+  _refuse(unread + check.missing(source, reached))
   importlib.import_module(root.rpartition(".")[0])
   source.named.setdefault(root, statements.Place("the command"))
   objects = resolve.resolve(source)
@@ -66,11 +69,12 @@ def load(
   source, root = source.renamed(names), names[root]
   _refuse(check.unknown_parameters(source, objects))
   decorated = [name for name in names.values() if _is_decorated(objects[name])]
-  reached = reach.reach(source, [root, *decorated])
+  roots = [root, *decorated]
+  reached = reach.reach(source, roots)
   _refuse(
     check.unbound(root, arguments, reached, objects)
     + check.missing(source, reached)
-    + check.without_effect(source, reached, [root, *commands], objects)
+    + check.without_effect(source, reached, [*roots, *commands], objects)
     + check.wrong_types(source, objects)
   )
   text = writer.write(source, reached, objects)

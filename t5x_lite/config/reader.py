@@ -84,7 +84,7 @@ class _Reader:
       raise errors.ConfigError(f"cannot read {path}: {exception}") from None
     lines = text.splitlines()
     self._open.append(path)
-    symbols: dict[str, str] = {}
+    symbols = {"gin": "gin"}
     with _located(shown):
       for statement in config_parser.ConfigParser(text, _Syntax()):
         line = statement.location.line_num
@@ -99,8 +99,7 @@ class _Reader:
       self.file(statement.filename, place)
     elif isinstance(statement, config_parser.ImportStatement):
       if statement.module == "__gin__.dynamic_registration":
-        symbols["gin"] = "gin"
-        return
+        return  # all files are read as if they had this line
       symbol, module = statement.bound_name(), statement.module
       if symbol == "gin":
         raise errors.ConfigError(
@@ -161,12 +160,12 @@ class _Reader:
     if known:
       which = " or ".join(known)
       raise errors.ConfigError(f"{place}: {name!r} may be {which}; say which")
-    near = errors.suggest(name, self._short_names())
+    near = errors.suggest(name, self._short_names(name))
     raise errors.ConfigError(f"{place}: no gin file names {name!r}{near}")
 
-  def _short_names(self) -> list[str]:
-    parts = [name.split(".") for name in self.source.named]
-    return [".".join(p[i:]) for p in parts for i in range(len(p))]
+  def _short_names(self, name: str) -> list[str]:
+    parts = [known.split(".") for known in self.source.named]
+    return [".".join(p[-name.count(".") - 1 :]) for p in parts]
 
 
 def _statement(name: str, text: str) -> Any:
@@ -191,11 +190,6 @@ def _dotted(name: str, symbols: dict[str, str], place: statements.Place) -> str:
   first, *rest = name.split(".")
   if first in symbols:
     return ".".join((symbols[first], *rest))
-  if "gin" not in symbols and not place.is_flag:
-    raise errors.ConfigError(
-      f"{place}: to name functions, a gin file starts with the line\n"
-      "  from __gin__ import dynamic_registration"
-    )
   raise errors.ConfigError(
     f"{place}: {first!r} (of {name}) is not imported in this file; each gin "
     f"file imports the modules it names{errors.suggest(first, symbols)}"

@@ -19,15 +19,13 @@ def write(
   objects: Mapping[str, Callable[..., Any]],
 ) -> str:
   """Returns the bindings that count as a gin file of their own."""
-  targets = [name for name in source.named if name in reached.targets]
+  targets = sorted(reached.targets & objects.keys())
   lines, short = _imports(source.imports, targets)
-  macros = [b for b in reached.bindings if b.is_macro]
-  order = list(source.named)
-  others = [b for b in reached.bindings if not b.is_macro]
-  others.sort(key=lambda b: (order.index(b.target), b.scope))
+  order = sorted(reached.bindings, key=lambda b: (b.scope, b.parameter))
+  macros = [b for b in order if b.is_macro]
   lines += _section("Macros", [_line(b, b.name, short) for b in macros])
   for target in targets:
-    own = [b for b in others if b.target == target]
+    own = [b for b in order if b.target == target]
     written = [_line(b, _name(b, short), short) for b in own]
     defaults = annotations.parameters(objects[target]).defaults
     bound = {b.parameter for b in own}
@@ -52,7 +50,7 @@ def _imports(
   modules.pop("gin", None)
   symbols: dict[str, str] = {"gin": "gin"}
   lines = ["from __gin__ import dynamic_registration"]
-  for module, alias in sorted(modules.items()):
+  for module, alias in modules.items():  # in the order of the files
     package, _, last = module.rpartition(".")
     symbol, number = alias or last, 1
     while symbol in symbols.values():

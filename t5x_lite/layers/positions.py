@@ -6,6 +6,7 @@ import numpy as np
 from flax import nnx
 from jax.nn.initializers import variance_scaling
 
+from t5x_lite import errors
 from t5x_lite.layers.linear import param
 
 
@@ -66,6 +67,13 @@ class RelativeBias(nnx.Module):
     bidirectional: bool = True,
     rngs: nnx.Rngs,
   ):
+    exact = buckets // (4 if bidirectional else 2)
+    if not 1 <= exact < max_distance:
+      raise errors.ConfigError(
+        f"relative bias with {buckets} buckets and max_distance"
+        f" {max_distance}: {exact} of the buckets of a direction are exact,"
+        " which must be at least 1 and less than max_distance"
+      )
     self.buckets = buckets
     self.max_distance = max_distance
     self.bidirectional = bidirectional

@@ -1,0 +1,121 @@
+"""T5's relative bias: buckets by the paper's rule, placed on diagonals."""
+
+import bisect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from t5x_lite import errors, layers
+from t5x_lite.layers import positions
+
+# Where each bucket after the exact ones begins, worked out by hand:
+# exact (max_distance / exact) ^ (i / n) for i of the n buckets, rounded up.
+BEGINNINGS = {
+  # 16 a side, 8 exact: 8 * 16 ^ (i / 8) = 8, 11.3, 16, 22.6, 32, 45.3, ...
+  (32, 128, True): [8, 12, 16, 23, 32, 46, 64, 91],
+  # 32, 16 exact: 16 * 8 ^ (i / 16) = 16, 18.2, 20.7, 23.6, 26.9, 30.6, ...
+  (32, 128, False): [
+    *(16, 19, 21, 24, 27, 31, 35, 40),
+    *(46, 52, 59, 67, 77, 87, 99, 113),
+  ],
+  # 8 a side, 4 exact: 4 * 16 ^ (i / 4).
+  (16, 64, True): [4, 8, 16, 32],
+  # 16, 8 exact: 8 * 8 ^ (i / 8) = 8, 10.4, 13.5, 17.4, 22.6, 29.3, 38.1, 49.4.
+  (16, 64, False): [8, 11, 14, 18, 23, 30, 39, 50],
+  # 4 a side, 2 exact: 2, 2 * 5 ^ 0.5.
+  (8, 10, True): [2, 5],
+  # 8, 4 exact: 4 * 2.5 ^ (i / 4) = 4, 5.03, 6.3, 7.95.
+  (8, 10, False): [4, 6, 7, 8],
+}
+
+
+def expected(distance, buckets, max_distance, bidirectional):
+  """The bucket of key - query, counted out one distance at a time."""
+  beginnings = BEGINNINGS[buckets, max_distance, bidirectional]
+  side = buckets // 2 if bidirectional else buckets
+  away = abs(distance) if bidirectional else max(-distance, 0)
+  exact = side // 2
+  bucket = away if away < exact else exact - 1
+  bucket += bisect.bisect_right(beginnings, away)
+  return bucket + (side if bidirectional and distance > 0 else 0)
+
+
+@pytest.mark.parametrize("rule", BEGINNINGS)
+def test_buckets_follow_the_rule(rule):
+  limit = rule[1]
+  table = positions.bucket_of_distance(*rule)
+  assert table.shape == (2 * limit + 1,)
+  for distance in range(-limit, limit + 1):
+    assert table[distance + limit] == expected(distance, *rule), distance
+  # The ends stand for all that lies beyond them.
+  assert table[0] == expected(-1000, *rule)
+  assert table[-1] == expected(1000, *rule)
+
+
+def make(rule=(8, 10, True), heads=3):
+  buckets, max_distance, bidirectional = rule
+  return layers.RelativeBias(
+    heads=heads,
+    buckets=buckets,
+    max_distance=max_distance,
+    bidirectional=bidirectional,
+    rngs=nnx.Rngs(0),
+  )
+
+
+def naive(bias, q_length, k_length, start=0):
+  """Bias [1 N T S] by a gather for each pair of positions."""
+  rule = bias.buckets, bias.max_distance, bias.bidirectional
+  bucket = np.array(
+    [
+      [expected(s - t - start, *rule) for s in range(k_length)]
+      for t in range(q_length)
+    ]
+  )
+  return jnp.take(bias.table[...], bucket, axis=0).transpose(2, 0, 1)[None]
+
+
+@pytest.mark.parametrize("rule", [(8, 10, True), (8, 10, False)])
+@pytest.mark.parametrize("lengths", [(1, 1), (7, 7), (30, 30), (5, 23), (23, 5)])
+def test_bias_equals_a_gather_of_every_pair(rule, lengths):
+  bias = make(rule)
+  result = jax.jit(lambda b: b(*lengths))(bias)
+  np.testing.assert_allclose(result, naive(bias, *lengths), rtol=1e-6)
+
+
+def test_gradient_equals_that_of_the_gather():
+  bias = make()
+  weights = jax.random.normal(jax.random.key(1), (1, 3, 9, 14))
+  ours = jax.grad(lambda b: jnp.sum(b(9, 14) * weights))(bias)
+  theirs = jax.grad(lambda b: jnp.sum(naive(b, 9, 14) * weights))(bias)
+  np.testing.assert_allclose(ours.table[...], theirs.table[...], rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", [(8, 10, True), (8, 10, False)])
+def test_a_traced_start_moves_the_queries(rule):
+  bias = make(rule)
+  whole = naive(bias, 20, 20)
+  step = jax.jit(lambda b, start: b(1, 20, start))
+  for start in (0, 3, 19):
+    row = whole[:, :, start : start + 1]
+    np.testing.assert_allclose(step(bias, start), row, rtol=1e-6)
+  later = jax.jit(lambda b, start: b(4, 20, start))(bias, 11)
+  np.testing.assert_allclose(later, whole[:, :, 11:15], rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows, length", [(1, 1), (1, 6), (6, 6), (4, 9)])
+def test_diagonals_spread_values(rows, length):
+  values = np.arange(2 * length).reshape(2, length)
+  result = positions.diagonals(jnp.asarray(values), rows)
+  for n, t, s in np.ndindex(result.shape):
+    assert result[n, t, s] == values[n, s - t + rows - 1]
+  assert result.shape == (2, rows, length - rows + 1)
+
+
+@pytest.mark.parametrize("rule", [(2, 128, True), (32, 8, True), (1, 9, False)])
+def test_buckets_that_make_no_sense_are_refused(rule):
+  with pytest.raises(errors.ConfigError, match="buckets"):
+    make(rule)

@@ -1,0 +1,154 @@
+"""Batches of documents, and rows of tokens cut from them, in tf.data.
+
+Between the preprocessors of a pre-training task a dataset element is a batch,
+because TensorFlow's cost per element would exceed that of the work:
+
+    documents  {"tokens": [N], "lengths": [D]}    one after the other
+    rows       {"tokens": [R W], "lengths": [R]}  zeros beyond the lengths
+
+all int32.  Everything here is a function of values and seeds, so that an
+iterator over it can be saved and restored.
+"""
+
+import re
+from collections.abc import Mapping
+
+import seqio
+import tensorflow as tf
+
+from t5x_lite import errors
+
+Batch = Mapping[str, tf.Tensor]
+
+_SENTINEL = re.compile(r"▁?<extra_id_(\d+)>")
+_BYTE_SENTINELS = 100
+
+
+def encode(vocabulary: seqio.Vocabulary, texts: tf.Tensor) -> tf.RaggedTensor:
+  """Returns the ids of `texts` [N], ragged [N None] int32, without EOS."""
+  if isinstance(vocabulary, seqio.ByteVocabulary):
+    # SeqIO's own takes one string only: read all as one, then cut.
+    ids = vocabulary.encode_tf(tf.strings.reduce_join(texts))
+    lengths = tf.strings.length(texts)
+    return tf.RaggedTensor.from_row_lengths(ids, lengths, validate=False)
+  ids = vocabulary.encode_tf(texts)
+  if not isinstance(ids, tf.RaggedTensor):
+    raise errors.ConfigError(
+      f"{type(vocabulary).__name__} cannot tokenize a batch of strings: its "
+      "encode_tf must return a RaggedTensor for a vector of strings"
+    )
+  return ids
+
+
+def sentinels(vocabulary: seqio.Vocabulary) -> tuple[int, int]:
+  """Returns (id of the first sentinel, how many there are); ids count down.
+
+  They are the `extra_ids`, or else pieces of the model itself that are named
+  <extra_id_0> and so on.  Bytes without extra ids use their last 100 bytes,
+  as ByT5 does (Xue et al., 2022).
+
+  Raises:
+    errors.ConfigError: the vocabulary has no sentinels.
+  """
+  size, count = vocabulary.vocab_size, vocabulary.extra_ids
+  if not count and isinstance(vocabulary, seqio.ByteVocabulary):
+    count = _BYTE_SENTINELS
+  if not count and isinstance(vocabulary, seqio.SentencePieceVocabulary):
+    while count < size:
+      piece = vocabulary.tokenizer.IdToPiece(size - 1 - count)
+      found = _SENTINEL.fullmatch(piece)
+      if not found or int(found[1]) != count:
+        break
+      count += 1
+  if not count:
+    raise errors.ConfigError(
+      "span corruption needs sentinels and the vocabulary has none: give it "
+      "extra_ids=100"
+    )
+  return size - 1, count
+
+
+def split(
+  documents: tf.data.Dataset,
+  width: int,
+  *,
+  join: bool,
+  max_document: int | None,
+  min_row: int,
+) -> tf.data.Dataset:
+  """Cuts batches of documents into batches of rows of at most `width` tokens.
+
+  Args:
+    documents: batches, see above.
+    width: tokens of a row.
+    join: rows run over the ends of documents, and only the last of a batch
+      may be shorter; otherwise each document is cut by itself.
+    max_document: of a longer document only a random stretch of so many
+      tokens is used.
+    min_row: shorter rows are dropped.
+  """
+
+  @seqio.map_over_dataset(num_seeds=1)
+  def cut(batch: Batch, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    tokens, lengths = batch["tokens"], batch["lengths"]
+    if max_document is not None:
+      tokens, lengths = tf.cond(
+        tf.reduce_any(lengths > max_document),
+        lambda: _stretch(tokens, lengths, max_document, seed_of(seed, tokens)),
+        lambda: (tokens, lengths),
+      )
+    totals = tf.size(tokens)[None] if join else lengths
+    whole = totals // width
+    sizes = tf.stack([tf.fill(tf.shape(totals), width), totals % width], 1)
+    counts = tf.stack([whole, tf.ones_like(whole)], 1)
+    sizes = tf.repeat(tf.reshape(sizes, [-1]), tf.reshape(counts, [-1]))
+    rows = tf.RaggedTensor.from_row_lengths(tokens, sizes, validate=False)
+    keep = sizes >= min_row
+    return {
+      "tokens": tf.boolean_mask(rows.to_tensor(), keep),
+      "lengths": tf.boolean_mask(sizes, keep),
+    }
+
+  return cut(documents)
+
+
+def _stretch(
+  tokens: tf.Tensor, lengths: tf.Tensor, limit: int, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """Takes a random stretch of `limit` tokens out of each longer document."""
+  shorter = tf.minimum(lengths, limit)
+  draws = tf.random.stateless_uniform(tf.shape(lengths), seed, 0, 1, tf.float64)
+  spare = tf.cast(lengths - shorter + 1, tf.float64)
+  starts = tf.cumsum(lengths, exclusive=True) + tf.cast(draws * spare, tf.int32)
+  places = tf.ragged.range(starts, starts + shorter).flat_values
+  return tf.gather(tokens, places), shorter
+
+
+def seed_of(
+  seed: tuple[tf.Tensor, tf.Tensor] | tf.Tensor, tokens: tf.Tensor
+) -> tf.Tensor:
+  """Returns a seed [2] int64 from SeqIO's seed and from the tokens.
+
+  SeqIO counts seeds from the start of the pipeline, so that shards which
+  share a seed would all draw the same noise.
+  """
+  digest = tf.reduce_sum(tf.cast(tokens, tf.int64))
+  return tf.cast(tf.stack(tuple(seed)), tf.int64) + tf.stack(
+    [digest, tf.size(tokens, tf.int64)]
+  )
+
+
+def take(tokens: tf.Tensor, keep: tf.Tensor) -> tf.RaggedTensor:
+  """Returns what is kept of each row [R W], ragged."""
+  lengths = tf.reduce_sum(tf.cast(keep, tf.int64), axis=1)
+  return tf.RaggedTensor.from_row_lengths(
+    tf.boolean_mask(tokens, keep), lengths, validate=False
+  )
+
+
+def unbatch(batches: tf.data.Dataset) -> tf.data.Dataset:
+  """Returns the single rows of (ragged) batches.
+
+  Twice as fast as tf.data's `unbatch` on ragged batches.
+  """
+  return batches.flat_map(tf.data.Dataset.from_tensor_slices)

@@ -24,6 +24,8 @@ INSTALL_REQUIRES = [
   "numpy>=2.0",
   "optax>=0.2.8,<0.3",
   "orbax-checkpoint>=0.12.8,<0.13",
+  "etils[epath]>=1.9",  # the paths of Orbax
+  "protobuf>=6.31",
   "seqio==0.0.20",
   "tensorflow-datasets>=4.9.10,<5",
   # Not tensorflow-cpu: seqio needs tensorflow-text, which needs tensorflow

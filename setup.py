@@ -93,7 +93,7 @@ setuptools.setup(
     ),
     "gin_configs",  # no code, so nothing would find it
   ],
-  package_data={"gin_configs": ["**/*.gin"]},
+  package_data={"gin_configs": ["**/*.gin"], "t5x_lite": ["*.html"]},
   include_package_data=False,
   python_requires=">=3.11,<3.14",
   install_requires=INSTALL_REQUIRES,

@@ -55,19 +55,16 @@ def _run(argv: list[str]) -> int:
 
   from t5x_lite import config
 
-  arguments = {}
-  if options.workdir is not None:
-    arguments["workdir"] = options.workdir
-  if options.dry_run:
-    arguments["dry_run"] = True
-  loaded = config.load(
-    command.root,
-    options.gin_file,
-    options.gin,
-    arguments,
-    commands=[c.root for c in commands.COMMANDS.values()],
-  )
-  loaded.call()
+  given = {} if options.workdir is None else {"workdir": options.workdir}
+  others = [c.root for c in commands.COMMANDS.values()]
+  files, settings = options.gin_file, options.gin
+  loaded = config.load(command.root, files, settings, given, others)
+  if not options.dry_run:
+    loaded.call()
+  elif "dry_run" in loaded.takes:
+    loaded.call(dry_run=True)
+  else:
+    print(loaded.text, end="")
   return 0
 
 
@@ -81,7 +78,9 @@ def _keep_quiet() -> None:
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
   logging.basicConfig(
-    level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    level=logging.WARNING,  # of libraries
+    format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    datefmt="%H:%M:%S",
   )
   logging.getLogger("t5x_lite").setLevel(logging.INFO)
 

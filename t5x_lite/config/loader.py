@@ -11,7 +11,15 @@ from typing import Any
 import gin
 
 from t5x_lite import errors
-from t5x_lite.config import check, reach, reader, resolve, statements, writer
+from t5x_lite.config import (
+  annotations,
+  check,
+  reach,
+  reader,
+  resolve,
+  statements,
+  writer,
+)
 
 _SHOWN = 12  # problems on one screen
 
@@ -24,7 +32,8 @@ class Config:
   """A configuration without a known error."""
 
   text: str  # gin statements, see `writer`
-  call: Callable[[], Any]  # runs the command
+  call: Callable[..., Any]  # runs the command
+  takes: frozenset[str]  # names of its parameters
 
 
 def load(
@@ -79,7 +88,11 @@ def load(
   )
   text = writer.write(source, reached, objects)
   function = _take_into_effect(text, objects[root])
-  current = Config(text, functools.partial(function, **arguments))
+  current = Config(
+    text,
+    functools.partial(function, **arguments),
+    frozenset(annotations.parameters(objects[root]).hints),
+  )
   return current
 
 

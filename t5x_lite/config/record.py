@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import t5x_lite
+from t5x_lite import errors
 from t5x_lite.config import loader
 
 _PACKAGES = (
@@ -43,17 +44,25 @@ def save(workdir: str | os.PathLike, devices: Sequence[Any] = ()) -> None:
   Args:
     workdir: made if it does not exist.
     devices: what the run computes on, such as `jax.devices()`.
+
+  Raises:
+    errors.CheckpointError: the directory cannot be written.
   """
   directory = _path(workdir)
-  directory.mkdir(parents=True, exist_ok=True)
   found = environment()
   found["devices"] = [str(device) for device in devices]
-  config_gin, environment_json = _free_names(directory)
-  if loader.current is not None:
-    header = f"# {found['time']}, t5x_lite {t5x_lite.__version__}: "
-    text = f"{header}{found['command']}\n{loader.current.text}"
-    _write(config_gin, text)
-  _write(environment_json, json.dumps(found, indent=2) + "\n")
+  try:
+    directory.mkdir(parents=True, exist_ok=True)
+    config_gin, environment_json = _free_names(directory)
+    if loader.current is not None:
+      header = f"# {found['time']}, t5x_lite {t5x_lite.__version__}: "
+      text = f"{header}{found['command']}\n{loader.current.text}"
+      _write(config_gin, text)
+    _write(environment_json, json.dumps(found, indent=2) + "\n")
+  except OSError as error:
+    raise errors.CheckpointError(
+      f"cannot record the run in {directory}: {error}"
+    ) from error
 
 
 def environment() -> dict[str, Any]:
@@ -120,5 +129,9 @@ def _free_names(directory: Any) -> tuple[Any, Any]:
 def _write(path: Any, text: str) -> None:
   """Writes all of a file or nothing."""
   partial = path.with_name(f".{path.name}.{os.getpid()}")
-  partial.write_text(text, encoding="utf-8")
-  partial.replace(path)
+  try:
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+  except OSError:
+    partial.unlink(missing_ok=True)
+    raise

@@ -44,9 +44,9 @@ def obj(target, called=False):
     (True, bool),
     ("a", str),
     (None, None),
-    (None, Optional[int]),
+    (None, Optional[int]),  # noqa: UP045
     (None, int | None),
-    (3, Union[str, int]),
+    (3, Union[str, int]),  # noqa: UP007
     ("a", Literal["a", "b"]),
     ([1, 2], Sequence[int]),
     ((1, 2), list[int]),

@@ -1,5 +1,7 @@
 """What runs, for configurations that are right."""
 
+import importlib
+
 import pytest
 
 from t5x_lite import config, errors
@@ -62,12 +64,15 @@ def test_the_text_is_the_run(toy):
   for name in ("model.gin", "run.gin", "adafactor.gin"):
     (toy.directory / name).unlink()
   again = toy.load(files=["again.gin"])
-  strip = lambda text: [line.partition("  # ")[0] for line in text.splitlines()]
-  assert strip(first.text) == strip(again.text)
+  assert _without_places(first.text) == _without_places(again.text)
   call = toy.run(files=["again.gin"])
   assert call["dataset"].batch_size == 4
   assert call["model"].decoder.num_layers == 4
   assert toy.run("BATCH_SIZE=6", files=["again.gin"])["dataset"].batch_size == 6
+
+
+def _without_places(text):
+  return [line.partition("  # ")[0] for line in text.splitlines()]
 
 
 def test_the_text_names_places_and_defaults(toy):
@@ -132,8 +137,6 @@ def test_decorated_functions_are_bound_without_a_reference(toy):
   )
   mine = toy.gin("import TOY_old\nTOY_old.rate.value = 0.5")
   toy.load(*toy_lib.SETTINGS, files=(*toy_lib.FILES, mine))
-  import importlib
-
   assert importlib.import_module(f"{toy.name}_old").rate() == 0.5
 
 

@@ -9,7 +9,10 @@ import pathlib
 import sys
 import textwrap
 
+import gin
+
 from t5x_lite import config
+from t5x_lite.config import loader
 
 _COUNT = itertools.count()
 
@@ -147,6 +150,15 @@ TOY.Dataset:
 # What a complete command line of the toy has.
 FILES = ("model.gin", "run.gin")
 SETTINGS = ("MIXTURE=docs", "TRAIN_STEPS=5")
+
+
+def session(directory, monkeypatch):
+  """Yields a `Toy` in the working directory; what a fixture does."""
+  monkeypatch.chdir(directory)
+  monkeypatch.setattr(sys, "path", [*sys.path])
+  monkeypatch.setattr(loader, "current", None)
+  yield Toy(directory)
+  gin.clear_config()
 
 
 class Toy:

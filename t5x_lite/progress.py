@@ -115,6 +115,10 @@ class Progress:
     with self.stopwatch.part(name):
       yield
 
+  def set_utilization(self, utilization: Utilization) -> None:
+    """Sets `utilization`, which may need shapes that come with the data."""
+    self._utilization = utilization
+
   def advance(self, step: int) -> None:
     """Shows that `step` steps are done; cheap, without metrics or speeds."""
     self._step = step

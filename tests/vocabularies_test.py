@@ -1,14 +1,15 @@
 """Tests of vocabularies: ids, fingerprints and what is said of bad files."""
 
+import copy
 import pathlib
+import pickle
 import subprocess
 import sys
 
 import pytest
 import sentencepiece
 
-from t5x_lite import errors
-from t5x_lite import vocabularies
+from t5x_lite import errors, vocabularies
 
 _SENTENCES = [
   "the quick brown fox jumps over the lazy dog",
@@ -62,6 +63,23 @@ def test_byte_fallback_model_tokenizes_alike(tmp_path):
   ids = built.encode("字 dog")
   assert 2 not in ids  # Nothing is unknown when bytes stand in.
   assert built.encode_tf(tf.constant("字 dog")).numpy().tolist() == ids
+
+
+def test_copies_are_equal_and_work(tmp_path):
+  built = vocabularies.SentencePiece(_train(tmp_path), extra_ids=3).build()
+  for other in (pickle.loads(pickle.dumps(built)), copy.deepcopy(built)):
+    assert other == built
+    assert other.encode("the dog") == built.encode("the dog")
+
+
+def test_functions_share_one_tokenizer(tmp_path):
+  import tensorflow as tf
+
+  vocabulary = vocabularies.SentencePiece(_train(tmp_path))
+  one, other = vocabulary.build(), vocabulary.build()
+  dataset = tf.data.Dataset.from_tensors("the dog").map(one.encode_tf)
+  assert next(dataset.as_numpy_iterator()).tolist() == one.encode("the dog")
+  assert one.tf_tokenizer is other.tf_tokenizer
 
 
 def test_fingerprint_is_of_the_content(tmp_path):

@@ -79,7 +79,9 @@ def naive(bias, q_length, k_length, start=0):
 
 
 @pytest.mark.parametrize("rule", [(8, 10, True), (8, 10, False)])
-@pytest.mark.parametrize("lengths", [(1, 1), (7, 7), (30, 30), (5, 23), (23, 5)])
+@pytest.mark.parametrize(
+  "lengths", [(1, 1), (7, 7), (30, 30), (5, 23), (23, 5)]
+)
 def test_bias_equals_a_gather_of_every_pair(rule, lengths):
   bias = make(rule)
   result = jax.jit(lambda b: b(*lengths))(bias)

@@ -93,8 +93,11 @@ def misfit(value: Any, hint: Any) -> str | None:
 
   A wrong item of a list or dict is named: "['inputs'] must be int, got ...".
   """
-  if fits(value, hint):
-    return None
+  try:
+    if fits(value, hint):
+      return None
+  except (AttributeError, TypeError, ValueError):
+    return None  # an annotation of a kind that nobody foresaw
   for key, item, item_hint in _items(value, _bare(hint)):
     inner = misfit(item, item_hint)
     if inner:

@@ -164,7 +164,7 @@ def wrong_types(source: statements.Source, objects: Objects) -> list[str]:
       return annotations.Object(target, leaf.called, written)
     return leaf
 
-  problems: dict[str, None] = {}
+  problems: dict[tuple, str] = {}  # one for a macro, whoever reads it
   for binding in source.final().values():
     if binding.is_macro:
       continue
@@ -175,13 +175,26 @@ def wrong_types(source: statements.Source, objects: Objects) -> list[str]:
     default = takes.defaults.get(binding.parameter)
     if not wrong or (type(value) is type(default) and value == default):
       continue
-    place, name = binding.place, binding.name
-    if isinstance(binding.value, statements.Macro):
-      macro = macros[binding.value.name]
-      place, name = macro.place, f"{macro.name} (read by {name})"
+    culprit, name = binding, binding.name
+    while isinstance(culprit.value, statements.Macro):
+      culprit = macros[culprit.value.name]
+      name = f"{culprit.name} (read by {binding.name})"
     space = "" if wrong.startswith("[") else " "
-    problems.setdefault(f"{place}: {name}{space}{wrong}")
-  return list(problems)
+    problem = f"{culprit.place}: {name}{space}{wrong}"
+    problems.setdefault((culprit.place, wrong), problem)
+  return list(problems.values())
+
+
+def given_twice(
+  root: str, arguments: Iterable[str], reached: Reach
+) -> list[str]:
+  """Flags for a parameter that the command line gives by another flag."""
+  return [
+    f"{binding.place}: no effect: --{binding.parameter} sets this"
+    for binding in reached.bindings
+    if binding.target == root and binding.place.is_flag
+    if binding.parameter in set(arguments)
+  ]
 
 
 def unbound(
@@ -191,6 +204,8 @@ def unbound(
   bound = {(b.target, b.parameter) for b in reached.bindings}
 
   def lacking(name: str) -> list[str]:
+    if hasattr(objects[name], "__wrapped__"):  # who knows what is passed on
+      return []
     takes = annotations.parameters(objects[name])
     optional = {k for k, v in takes.defaults.items() if v is not gin.REQUIRED}
     return [

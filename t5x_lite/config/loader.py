@@ -83,6 +83,7 @@ def load(
   _refuse(
     check.unbound(root, arguments, reached, objects)
     + check.missing(source, reached)
+    + check.given_twice(root, arguments, reached)
     + check.without_effect(source, reached, [*roots, *commands], objects)
     + check.wrong_types(source, objects)
   )

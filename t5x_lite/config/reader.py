@@ -161,6 +161,7 @@ class _Reader:
       which = " or ".join(known)
       raise errors.ConfigError(f"{place}: {name!r} may be {which}; say which")
     near = errors.suggest(name, self._short_names(name))
+    near = near or "; a flag can name what the files name or import"
     raise errors.ConfigError(f"{place}: no gin file names {name!r}{near}")
 
   def _short_names(self, name: str) -> list[str]:

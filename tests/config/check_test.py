@@ -321,6 +321,18 @@ def test_types_that_fit(toy):
   )
 
 
+def test_wrong_macro_is_told_once_where_it_is_defined(toy):
+  mine = """
+    SIZE = 'big'
+    BATCH_SIZE = %SIZE
+    TRAIN_STEPS = %SIZE
+  """
+  assert refuse(toy, "MIXTURE=x", mine=mine) == (
+    "mine.gin:4: SIZE (read by TOY.train.num_steps) must be int, "
+    "got 'big' (str)"
+  )
+
+
 # What the function needs.
 
 
@@ -338,6 +350,53 @@ def test_workdir_is_missing(toy):
     "--workdir=DIR is missing: where the run keeps its files"
   )
   accept(toy, *GOOD, "train.workdir=/tmp/x", workdir=None)
+
+
+def test_workdir_given_twice(toy):
+  assert refuse(toy, *GOOD, "train.workdir=/tmp/x") == (
+    "--gin.train.workdir=/tmp/x: no effect: --workdir sets this"
+  )
+  accept(toy, *GOOD, mine="TOY.train.workdir = '/tmp/x'")  # a default
+
+
+def test_parameters_of_a_wrapped_function_are_not_judged(toy):
+  toy.write(
+    f"{toy.name}_wrapped.py",
+    """
+    import functools
+
+    def seeded(function):
+      @functools.wraps(function)
+      def call():
+        return function(seed=3)
+      return call
+
+    @seeded
+    def number(seed: int) -> int:
+      return seed
+    """,
+  )
+  mine = "import TOY_wrapped\nTRAIN_STEPS = @TOY_wrapped.number()"
+  assert (
+    toy.run("MIXTURE=x", files=(*toy_lib.FILES, toy.gin(mine)))["num_steps"]
+    == 3
+  )
+
+
+def test_what_gin_itself_refuses(toy):
+  toy.write(
+    f"{toy.name}_old.py",
+    """
+    import gin
+
+    @gin.configurable(denylist=["value"])
+    def rate(value: float = 0.0) -> float:
+      return value
+    """,
+  )
+  mine = "import TOY_old\nTOY_old.rate.value = 1.0"
+  message = refuse(toy, *GOOD, mine=mine)
+  assert message.startswith("gin refuses this: Configurable 'TOY_old.rate' has")
 
 
 def test_called_where_the_class_itself_is_meant(toy):

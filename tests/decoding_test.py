@@ -1,56 +1,22 @@
 """Decoding: tokens, scores, stopping, padding, meshes, batching."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
-from t5x_lite import decoding, errors, layers, models, objectives, partitioning
+from t5x_lite import decoding, errors, models, objectives, partitioning
+from tests import tiny
 
-VOCAB, LENGTH, SOURCE = 64, 12, 10
+VOCAB, LENGTH, SOURCE = tiny.VOCAB, 12, 10
 
 
-def _model(seed: int = 0) -> models.EncoderDecoder:
+def _model() -> models.EncoderDecoder:
   """A small T5 1.1 whose greedy output ends early in some rows."""
-  dim, heads = 32, 4
-  attention = functools.partial(
-    layers.Attention, heads=heads, head_dim=8, scale=1.0
-  )
-  cross = functools.partial(
-    layers.CrossAttention, heads=heads, head_dim=8, scale=1.0
-  )
-  feed_forward = functools.partial(layers.GatedFeedForward, hidden=48)
-  bias = functools.partial(layers.RelativeBias, heads=heads, buckets=8)
-
-  def stack(sublayers, bidirectional):
-    return functools.partial(
-      layers.Stack,
-      num_layers=2,
-      block=functools.partial(layers.Block, sublayers=sublayers),
-      bias=functools.partial(bias, bidirectional=bidirectional),
-    )
-
-  model = models.EncoderDecoder(
-    vocab_size=VOCAB,
-    dim=dim,
-    encoder=stack({"attention": attention, "feed_forward": feed_forward}, True),
-    decoder=stack(
-      {
-        "attention": functools.partial(attention, causal=True),
-        "cross_attention": cross,
-        "feed_forward": feed_forward,
-      },
-      False,
-    ),
-    rngs=nnx.Rngs(seed),
-  )
-  # A likelier end of sequence, so that rows end at different steps.
-  kernel = model.head.kernel[...]
-  direction = jnp.linspace(-1.0, 1.0, dim) * 0.35
-  model.head.kernel[...] = kernel.at[:, decoding.decoder.EOS].add(direction)
+  model = tiny.fill(tiny.t5(vocab=VOCAB))
+  # A stronger end of sequence, so that rows end at different steps.
+  kernel = model.head.kernel[...].at[:, decoding.decoder.EOS].multiply(2.0)
+  model.head.kernel = model.head.kernel.replace(kernel)
   return model
 
 

@@ -89,11 +89,11 @@ class Predictor:
       first: index of the first example among all of a larger job.
     """
     lengths = self.feature_lengths | {TARGETS: 1}
-    numbers = itertools.count(first // self.batch_size)
+    starts = itertools.count(first, self.batch_size)
 
     def decode(batch: Mapping[str, jax.Array]) -> Any:
       return self._decode(
-        model, batch, jax.random.fold_in(self._key, next(numbers))
+        model, batch, jax.random.fold_in(self._key, next(starts))
       )
 
     inputs = (

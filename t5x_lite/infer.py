@@ -1,0 +1,202 @@
+"""The `infer` command: a trained model's predictions as JSON lines.
+
+Every line has "inputs", "prediction", "score" (the log-probability of the
+predicted tokens), whatever else the input came with, and "truncated": true if
+its text is longer than the model's inputs.  Lines are in the input's order.
+"""
+
+import dataclasses
+import hashlib
+import logging
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich import console, table
+
+from t5x_lite import chunks, decoding, hosts, sources, trained_model
+from t5x_lite.objectives import Objective
+from t5x_lite.partitioning import Partitioner
+
+_log = logging.getLogger(__name__)
+
+
+def infer(
+  *,
+  workdir: str,
+  model: Callable[..., Any],
+  objective: Objective,
+  partitioner: Partitioner,
+  source: sources.Source,
+  decoder: decoding.Decoder,
+  batch_size: int,
+  output: chunks.Output,
+  checkpoint: str | None = None,
+  step: int | str = "latest",
+  dry_run: bool = False,
+) -> pathlib.Path:
+  """Predicts for all examples of the source, or for this process's share.
+
+  What an earlier, interrupted call with the same settings wrote is kept.
+
+  Args:
+    workdir: of the run that trained the model.
+    model: constructor of the model.
+    objective: from task features to model features.
+    partitioner: mesh and rules.
+    source: what to predict for.
+    decoder: from a batch to tokens.
+    batch_size: rows decoded at once, over all devices.
+    output: where to write, and which share of the examples to make.
+    checkpoint: a workdir or the directory of a step; by default `workdir`.
+    step: "latest" or a number.
+    dry_run: show what would be done.
+
+  Returns:
+    The path of the file.
+
+  Raises:
+    DataError: the source is missing, empty or has a bad line.
+    CheckpointError: no such checkpoint, or one of another model.
+    ConfigError: the output was begun with other settings, the vocabulary is
+      another than the run's, or the batch doesn't divide among the devices.
+  """
+  checkpoint = checkpoint or workdir
+  ((number, directory),) = trained_model.find(checkpoint, step).items()
+  trained_model.check_vocabulary(checkpoint, source.vocabulary)
+  scan = source.scan()
+  job = _Job(
+    source=source,
+    ranges=output.chunks(scan.count, batch_size),
+    writer=chunks.Writer(
+      output.file(
+        pathlib.Path(workdir, "infer", f"{source.name}-{number}.jsonl")
+      ),
+      _record(directory, scan, decoder, batch_size, output),
+    ),
+  )
+  done = hosts.on_first(job.writer.done)
+  if dry_run:
+    job.show(scan, directory, done)
+  elif done is None:
+    print(f"{job.writer.path} is complete already")
+  else:
+    made = trained_model.trainer_of(model, objective, partitioner)
+    predictor = decoding.Predictor(
+      decoder,
+      objective,
+      partitioner,
+      feature_lengths=source.feature_lengths,
+      batch_size=batch_size,
+    )
+    job.run(predictor, trained_model.restore(made, directory).model, done)
+  return job.writer.path
+
+
+def _record(
+  directory: pathlib.Path,
+  scan: sources.Scan,
+  decoder: decoding.Decoder,
+  batch_size: int,
+  output: chunks.Output,
+) -> dict[str, Any]:
+  """What determines the predictions, to tell whether to go on with a file."""
+  from t5x_lite.checkpoints import manifest
+
+  sealed = (directory / manifest.NAME).read_bytes()
+  return {
+    "checkpoint": {
+      "path": str(directory),
+      "sha256": hashlib.sha256(sealed).hexdigest(),
+    },
+    "source": scan.fingerprint,
+    "examples": scan.count,
+    "shard": f"{output.shard} of {output.num_shards}",
+    "decoder": {
+      "max_length": decoder.max_length,
+      "strategy": getattr(decoder.strategy, "__name__", str(decoder.strategy)),
+    },
+    "batch_size": batch_size,
+    "chunk_size": output.chunk_size,
+  }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+  """Examples in ranges, each of which becomes a chunk of the file."""
+
+  source: sources.Source
+  ranges: list[tuple[int, int]]
+  writer: chunks.Writer
+
+  @property
+  def count(self) -> int:
+    return sum(stop - start for start, stop in self.ranges)
+
+  def run(self, predictor: decoding.Predictor, model: Any, done: int) -> None:
+    """Predicts for the chunks that are not there, and joins all of them."""
+    first, writes = self._size(done), hosts.is_first()
+    if done:
+      _log.info("going on after %d of %d examples", first, self.count)
+    started = time.monotonic()
+    for chunk in range(done, len(self.ranges)):
+      rows = list(self._rows(predictor, model, *self.ranges[chunk]))
+      if writes:
+        self.writer.write(chunk, rows)
+      ready = self._size(chunk + 1)
+      speed = (ready - first) / (time.monotonic() - started)
+      _log.info("%d of %d examples, %.1f a second", ready, self.count, speed)
+    if writes:
+      self.writer.finish(len(self.ranges))
+      self._tell(predictor.feature_lengths)
+
+  def _size(self, num_chunks: int) -> int:
+    return sum(stop - start for start, stop in self.ranges[:num_chunks])
+
+  def _rows(
+    self, predictor: decoding.Predictor, model: Any, start: int, stop: int
+  ) -> Iterator[dict[str, Any]]:
+    queries = list(self.source.read(start, stop))
+    examples = [query.features for query in queries]
+    predictions = predictor.predict(model, examples, first=start)
+    for query, prediction in zip(queries, predictions, strict=True):
+      row = query.record | {
+        "prediction": self.source.decode(prediction.tokens),
+        "score": round(prediction.score, 6),
+      }
+      yield row | ({"truncated": True} if query.truncated else {})
+
+  def _tell(self, lengths: Any) -> None:
+    cut = sum("truncated" in row for row in self.writer.rows())
+    if cut:
+      _log.warning(
+        "%d of %d inputs are longer than %d tokens and were cut; their lines"
+        ' have "truncated": true',
+        cut,
+        self.count,
+        lengths["inputs"],
+      )
+    print(f"{self.count} predictions in {self.writer.path}")
+
+  def show(
+    self, scan: sources.Scan, directory: pathlib.Path, done: int | None
+  ) -> None:
+    """Prints what `run` would do."""
+    shown = table.Table("setting", "value", title="infer (dry run)")
+    state = (
+      "complete: nothing to do"
+      if done is None
+      else f"{self._size(done)} of {self.count} examples are there"
+    )
+    shown.add_row("checkpoint", str(directory))
+    for name, value in scan.fingerprint.items():
+      shown.add_row(name, str(value))
+    shown.add_row("examples", f"{self.count} of {scan.count}")
+    shown.add_row("chunks", str(len(self.ranges)))
+    shown.add_row("output", f"{self.writer.path} ({state})")
+    query = next(self.source.read(*self.ranges[0])) if self.ranges else None
+    if query is not None:
+      shown.add_row("first input", query.record["inputs"])
+      shown.add_row("as tokens", " ".join(map(str, query.features["inputs"])))
+    console.Console().print(shown)

@@ -1,0 +1,58 @@
+"""What `infer` asks of a source of examples."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from t5x_lite import vocabularies
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+  """One example to predict for.
+
+  Attributes:
+    features: token ids by feature.
+    record: what is written beside the prediction; has "inputs", the text.
+    truncated: whether the text is longer than the model's inputs.
+  """
+
+  features: Mapping[str, Sequence[int] | np.ndarray]
+  record: dict[str, Any]
+  truncated: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+  """Number of examples, and what tells a source from others, as JSON."""
+
+  count: int
+  fingerprint: dict[str, Any]
+
+
+class Source(Protocol):
+  """Examples in a fixed order.
+
+  It is gone through twice: `scan` finds what is wrong with it before a model
+  is loaded, `read` tokenizes.
+
+  Attributes:
+    name: for files about it.
+    feature_lengths: of what `read` gives.
+    vocabulary: of text and tokens; None is the task's own.
+  """
+
+  name: str
+  feature_lengths: Mapping[str, int]
+  vocabulary: vocabularies.Vocabulary | None
+
+  def scan(self) -> Scan:
+    """Goes through all examples.  Raises DataError for a bad one."""
+
+  def read(self, start: int, stop: int) -> Iterator[Query]:
+    """Yields the examples [start, stop)."""
+
+  def decode(self, tokens: np.ndarray) -> str:
+    """The text of predicted tokens."""

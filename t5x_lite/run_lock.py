@@ -34,12 +34,12 @@ class RunLock:
     self._file: int | None = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
       self._acquire(self._file)
+      holder = {"pid": os.getpid(), "host": socket.gethostname()}
+      os.ftruncate(self._file, 0)
+      os.pwrite(self._file, json.dumps(holder).encode(), 0)
     except BaseException:
       os.close(self._file)
       raise
-    holder = {"pid": os.getpid(), "host": socket.gethostname()}
-    os.ftruncate(self._file, 0)
-    os.pwrite(self._file, json.dumps(holder).encode(), 0)
 
   def _acquire(self, file: int) -> None:
     try:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from t5x_lite import errors
-from t5x_lite.checkpoints import tree
+from t5x_lite.checkpoints import steps, tree
 
 MODEL = "model"
 OPTIMIZER = "optimizer"
@@ -95,7 +95,7 @@ def load(item: pathlib.Path, abstract: dict[str, Any]) -> dict[str, Any]:
       )
   except Exception as error:
     raise errors.CheckpointError(
-      f"the arrays in {item} cannot be read: {brief(error)}"
+      f"the arrays in {item} cannot be read: {steps.reason(error)}"
     ) from error
 
 
@@ -111,12 +111,6 @@ def _placed(x: Any) -> jax.ShapeDtypeStruct:
     device = jax.local_devices()[0]
     sharding = jax.sharding.SingleDeviceSharding(device)
   return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-
-def brief(error: BaseException) -> str:
-  """The first line of an error's text, cut to fit a message."""
-  text = str(error).strip().partition("\n")[0] or type(error).__name__
-  return text if len(text) <= 300 else text[:299] + "…"
 
 
 @jax.jit

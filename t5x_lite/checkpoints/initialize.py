@@ -91,7 +91,7 @@ class InitializeFrom:
     for item, ours in wanted.items():
       saved = arrays.saved_specs(directory / item)
       sources = self._sources(ours, used)
-      bad = _misfits(sources, tree.specs(ours), saved)
+      bad = _misfits(sources, ours, saved)
       misfits += bad
       for row in bad:
         del sources[row[0]]
@@ -165,14 +165,15 @@ def _expand(match: re.Match[str], replacement: str) -> str:
 
 def _misfits(
   sources: Mapping[str, str],
-  wanted: Mapping[str, tree.Spec],
+  wanted: Mapping[str, Any],
   saved: Mapping[str, tree.Spec],
 ) -> list[tuple[str, str, str, str]]:
   """Rows (our name, their name, saved, wanted) of what cannot be loaded."""
+  specs = {ours: tree.spec(wanted[ours]) for ours in sources}
   return [
-    (ours, theirs, str(saved.get(theirs, "-")), str(wanted[ours]))
+    (ours, theirs, str(saved.get(theirs, "-")), str(specs[ours]))
     for ours, theirs in sources.items()
-    if theirs not in saved or not _fits(saved[theirs], wanted[ours])
+    if theirs not in saved or not _fits(saved[theirs], specs[ours])
   ]
 
 

@@ -181,6 +181,15 @@ def error_number(error: BaseException | None) -> int | None:
   return None
 
 
+def reason(error: BaseException) -> str:
+  """Why something failed, short enough for a message."""
+  number = error_number(error)
+  if number is not None:
+    return os.strerror(number)
+  text = str(error).strip().partition("\n")[0] or type(error).__name__
+  return text if len(text) <= 300 else text[:299] + "…"
+
+
 def remedy(error: BaseException) -> str:
   """What to do about an error of the file system."""
   number = error_number(error)

@@ -102,10 +102,11 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
 
 def specs(tree: Any) -> dict[str, Spec]:
   """Shape and dtype of every leaf by name; also of ShapeDtypeStructs."""
-  return {name: _spec(leaf) for name, leaf in flatten(tree).items()}
+  return {name: spec(leaf) for name, leaf in flatten(tree).items()}
 
 
-def _spec(leaf: Any) -> Spec:
+def spec(leaf: Any) -> Spec:
+  """Shape and dtype of a leaf, also of a ShapeDtypeStruct."""
   dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
   return Spec(tuple(np.shape(leaf)), str(dtype))
 

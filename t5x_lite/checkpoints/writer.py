@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from t5x_lite import errors, hosts
-from t5x_lite.checkpoints import arrays, manifest, retention, steps
+from t5x_lite.checkpoints import manifest, retention, steps
 
 ITERATOR = "iterator"
 
@@ -39,6 +39,11 @@ class _FromOrbax(logging.Filter):
 
   def filter(self, record: logging.LogRecord) -> bool:
     return "/orbax/" not in record.pathname
+
+
+def _not_retrieved(record: logging.LogRecord) -> bool:
+  """Drops asyncio's tracebacks of failures that one of us did report."""
+  return "exception was never retrieved" not in record.getMessage()
 
 
 class _Preserve:
@@ -163,13 +168,14 @@ class Writer:
       found = steps.steps(self._directory)
       newest = f"step {found[-1]}" if found else "none"
       raise errors.CheckpointError(
-        f"step {step} {what}, in {self._directory}: {arrays.brief(error)}\n"
+        f"step {step} {what}, in {self._directory}: {steps.reason(error)}\n"
         f"The newest complete checkpoint is {newest}; nothing half-written is"
         f" left. Remedy: {steps.remedy(error)}"
       ) from error
 
   def _abandon(self) -> None:
     self._step = None
+    logging.getLogger("asyncio").addFilter(_not_retrieved)
     # One failure can be reported by several threads, one at a time; only
     # closing waits for them all.  The next save makes a new manager.
     for _ in range(3):

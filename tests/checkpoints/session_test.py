@@ -165,9 +165,11 @@ def test_never_saves_moments_that_are_not_finite(tmp_path):
   bad = dataclasses.replace(
     state, opt_state=jax.tree.unflatten(structure, leaves)
   )
-  with checkpoints.Checkpointer(every=1).open(tmp_path) as session:
-    with pytest.raises(errors.NonFiniteError, match=r"opt_state/1/0/nu/head"):
-      session.save(1, bad)
+  with (
+    checkpoints.Checkpointer(every=1).open(tmp_path) as session,
+    pytest.raises(errors.NonFiniteError, match=r"opt_state/1/0/nu/head"),
+  ):
+    session.save(1, bad)
   assert files(tmp_path) == []
 
 
@@ -230,9 +232,11 @@ def test_refuses_to_mix_two_histories(tmp_path):
 
 
 def test_a_workdir_takes_one_run(tmp_path):
-  with checkpoints.Checkpointer().open(tmp_path):
-    with pytest.raises(errors.CheckpointError, match="in use by process"):
-      checkpoints.Checkpointer().open(tmp_path)
+  with (
+    checkpoints.Checkpointer().open(tmp_path),
+    pytest.raises(errors.CheckpointError, match="in use by process"),
+  ):
+    checkpoints.Checkpointer().open(tmp_path)
   checkpoints.Checkpointer().open(tmp_path).close()
 
 
@@ -309,9 +313,11 @@ def test_an_error_in_the_loop_is_not_hidden_by_one_in_the_save(
     raise OSError(28, "No space left on device")
 
   monkeypatch.setattr(manifest, "seal", fail)
-  with pytest.raises(ZeroDivisionError):
-    with checkpoints.Checkpointer(every=1).open(tmp_path) as session:
-      session.save(1, toy.at(0))
-      raise ZeroDivisionError
+  with (
+    pytest.raises(ZeroDivisionError),
+    checkpoints.Checkpointer(every=1).open(tmp_path) as session,
+  ):
+    session.save(1, toy.at(0))
+    raise ZeroDivisionError
   assert "step 1 is not saved" in caplog.text
   checkpoints.Checkpointer().open(tmp_path).close()  # The lock is gone.

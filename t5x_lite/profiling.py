@@ -6,10 +6,9 @@ import logging
 import pathlib
 from collections.abc import Iterator, Sequence
 from os import PathLike
-from types import TracebackType
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from t5x_lite import errors
 
@@ -55,71 +54,70 @@ class Profile:
         f" the run; the end may be {num_steps + 1} at most"
       )
 
-  def open(self, workdir: str | PathLike[str]) -> "Session":
-    """Traces into `workdir/profile`; for use in a `with` statement."""
-    return Session(pathlib.Path(workdir) / DIRECTORY, self.steps)
 
-
-class Session:
-  """Traces the chosen steps of a loop, each of which `step` surrounds.
+@contextlib.contextmanager
+def tracing(
+  profile: Profile | None, workdir: str | PathLike[str]
+) -> Iterator["Trace"]:
+  """Traces the chosen steps of the loop in its body into workdir/profile.
 
   A run resumed among the steps traces what is left of them.  Failure to trace
   is a warning: training goes on.
   """
+  trace = Trace(pathlib.Path(workdir) / DIRECTORY, profile and profile.steps)
+  try:
+    yield trace
+  finally:
+    trace.stop()
+
+
+class Trace:
+  """Starts and stops the profiler; to be called before every step."""
 
   def __init__(self, directory: pathlib.Path, steps: Sequence[int] | None):
     self._directory = directory
     self._steps = range(*steps) if steps is not None else range(0)
-    self._tracing = self._failed = False
-    self._last: Any = None
+    self._failed = False
+    self._open: contextlib.ExitStack | None = None  # while tracing
 
-  def __enter__(self) -> "Session":
-    return self
+  def __call__(self, step: int) -> None:
+    """Tells that the step, counted from 1, is about to begin."""
+    if step not in self._steps:
+      self.stop()
+    elif not self._failed:
+      self._begin(step)
 
-  def __exit__(
-    self,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    trace: TracebackType | None,
-  ) -> None:
-    self._stop(wait=error is None)
-
-  @contextlib.contextmanager
-  def step(self, number: int) -> Iterator[None]:
-    """Surrounds a step, counted from 1, on all hosts."""
-    if number in self._steps and not self._tracing:
-      self._start()
-    elif number not in self._steps:
-      self._stop(wait=True)
-    with jax.profiler.StepTraceAnnotation("train", step_num=number):
-      yield
-
-  def result(self, arrays: Any) -> None:
-    """Tells what a step computed: the trace ends when it is there."""
-    if self._tracing:
-      self._last = arrays
-
-  def _start(self) -> None:
-    if self._failed:
-      return
+  def _begin(self, step: int) -> None:
     try:
-      jax.profiler.start_trace(self._directory)
-      self._tracing = True
+      if self._open is None:
+        jax.profiler.start_trace(self._directory)
+        self._open = contextlib.ExitStack()
+      self._open.close()  # the step before
+      self._open.enter_context(
+        jax.profiler.StepTraceAnnotation("train", step_num=step)
+      )
     except Exception as error:
       self._fail(error)
 
-  def _stop(self, *, wait: bool) -> None:
-    if not self._tracing:
+  def stop(self) -> None:
+    """Ends the trace, if one is under way, when the devices are done."""
+    if self._open is None:
       return
-    self._tracing, last, self._last = False, self._last, None
     try:
-      if wait:  # devices run behind the host
-        jax.block_until_ready(last)
+      _wait_for_devices()
+      self._open.close()
       jax.profiler.stop_trace()
-      logging.info("profile of the steps is in %s", self._directory)
+      logging.info("the profile is in %s", self._directory)
     except Exception as error:
       self._fail(error)
+    self._open = None
 
   def _fail(self, error: Exception) -> None:
     self._failed = True
     logging.warning("no profile in %s: %s", self._directory, error)
+
+
+def _wait_for_devices() -> None:
+  """Devices run behind the host, each in the order it was given work."""
+  for device in jax.local_devices():
+    jax.block_until_ready(jnp.zeros((), device=device) + 1)

@@ -25,6 +25,9 @@ _FACTS = "report.json"
 # beside "lead_rouge1".
 BASELINES = ("majority", "lead", "baseline")
 
+# Groups of metrics that say how training went; all others are held out.
+_TRAINING = ("train", "speed")
+
 # Of these, less is better.
 _LOSSES = ("loss", "perplexity", "error", "bits_per_byte")
 
@@ -118,7 +121,7 @@ def _held_out(rows: Sequence[Mapping[str, Any]]) -> str:
   groups: dict[str, list[str]] = {}
   for name in final:
     group, _, metric = name.rpartition("/")
-    if group != "train":
+    if group not in _TRAINING:
       groups.setdefault(group, []).append(metric)
   cells = []
   for group, names in sorted(groups.items()):
@@ -158,9 +161,9 @@ def _training(rows: Sequence[Mapping[str, Any]]) -> str:
   final = final_metrics(rows)
   return page.facts(
     {
-      name.removeprefix("train/").replace("_", " "): page.number(value)
+      name.partition("/")[2].replace("_", " "): page.number(value)
       for name, (_, value) in final.items()
-      if name.startswith("train/")
+      if name.partition("/")[0] in _TRAINING
     }
   )
 

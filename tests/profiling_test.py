@@ -7,13 +7,12 @@ import pytest
 from t5x_lite import errors, profiling
 
 
-def loop(session, steps, calls=None):
-  for number in steps:
-    with session.step(number):
-      y = jnp.ones((4, 4)) @ jnp.ones((4, 4))
-      if calls is not None:
-        calls.append(number)
-    session.result({"y": y})
+def loop(trace, steps, calls=None):
+  for step in steps:
+    trace(step)
+    jnp.ones((4, 4)) @ jnp.ones((4, 4))
+    if calls is not None:
+      calls.append(step)
 
 
 @pytest.fixture
@@ -39,8 +38,8 @@ def calls(monkeypatch):
   ],
 )
 def test_exactly_the_chosen_steps(tmp_path, calls, steps, run, expected):
-  with profiling.Profile(steps).open(tmp_path) as session:
-    loop(session, run, calls)
+  with profiling.tracing(profiling.Profile(steps), tmp_path) as trace:
+    loop(trace, run, calls)
   assert calls == expected
 
 
@@ -48,25 +47,39 @@ def test_an_error_in_the_loop_ends_the_trace_and_comes_through(tmp_path, calls):
   profile = profiling.Profile((1, 9))
   with (
     pytest.raises(RuntimeError, match="of the loop"),
-    profile.open(tmp_path) as session,
+    profiling.tracing(profile, tmp_path) as trace,
   ):
-    loop(session, [1, 2], calls)
+    loop(trace, [1, 2], calls)
     raise RuntimeError("of the loop")
   assert calls == ["start", 1, 2, "stop"]
 
 
 def test_a_trace_is_written_for_tensorboard(tmp_path):
-  with profiling.Profile((2, 4)).open(tmp_path) as session:
-    loop(session, range(1, 6))
-  (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
-  assert b"train" in trace.read_bytes()
+  with profiling.tracing(profiling.Profile((2, 4)), tmp_path) as trace:
+    loop(trace, range(1, 6))
+  (written,) = (tmp_path / "profile").rglob("*.xplane.pb")
+  data = jax.profiler.ProfileData.from_file(str(written))
+  steps = [
+    dict(event.stats)["step_num"]
+    for plane in data.planes
+    for line in plane.lines
+    for event in line.events
+    if event.name == "train"
+  ]
+  assert steps == [2, 3]
+
+
+def test_without_a_profile_nothing_is_traced(tmp_path, calls):
+  with profiling.tracing(None, tmp_path) as trace:
+    loop(trace, range(1, 4), calls)
+  assert calls == [1, 2, 3]
 
 
 def test_failure_to_trace_warns_once_and_training_goes_on(tmp_path, caplog):
   (tmp_path / "profile").write_text("a file in the way")
   ran = []
-  with profiling.Profile((1, 4)).open(tmp_path) as session:
-    loop(session, range(1, 6), ran)
+  with profiling.tracing(profiling.Profile((1, 4)), tmp_path) as trace:
+    loop(trace, range(1, 6), ran)
   assert ran == [1, 2, 3, 4, 5]
   warnings = [r for r in caplog.records if "no profile in" in r.getMessage()]
   assert len(warnings) == 1

@@ -189,6 +189,15 @@ def test_utilization_is_shown_and_returned(clock, watch):
   assert "MFU 40.0%" in stream.getvalue()
 
 
+def test_utilization_may_come_late(clock, watch):
+  with progress.Progress(9, stopwatch=watch, stream=io.StringIO()) as shown:
+    clock.sleep(1)
+    assert "mfu" not in shown.update(1, {})
+    shown.set_utilization(lambda seconds: {"mfu": 0.5})
+    clock.sleep(1)
+    assert shown.update(2, {})["mfu"] == 0.5
+
+
 def test_no_step_gives_no_speed_and_no_division_by_zero(clock, watch):
   with progress.Progress(0, stopwatch=watch, stream=io.StringIO()) as shown:
     assert shown.update(0, {}) == {}

@@ -63,7 +63,7 @@ def run(tmp_path):
   workdir = tmp_path / "my <run>"
   workdir.mkdir()
   losses = [
-    {"step": step, "train/loss": 10 / step, "train/tokens_per_second": 12345.6}
+    {"step": step, "train/loss": 10 / step, "speed/tokens_per_second": 12345.6}
     for step in range(10, 101, 10)
   ]
   losses[4]["eval/corpus/loss"] = 0.5

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from t5x_lite import errors
-from t5x_lite.decoding.decoder import Decoder
+from t5x_lite.decoding.decoder import Decoded, Decoder
 from t5x_lite.objectives import Objective
 from t5x_lite.partitioning import Partitioner
 
@@ -72,11 +72,10 @@ class Predictor:
     self.feature_lengths = dict(feature_lengths)
     self._key = jax.random.key(seed)
     # Replicated results, so that every host can read all of them.
-    jit = functools.partial(
-      jax.jit, out_shardings=NamedSharding(partitioner.mesh, PartitionSpec())
-    )
-    self._decode = jit(decoder.__call__)
-    self._score = jit(log_likelihoods)
+    replicated = NamedSharding(partitioner.mesh, PartitionSpec())
+    decode = jax.jit(_decode, static_argnums=0, out_shardings=replicated)
+    self._decode = functools.partial(decode, decoder)
+    self._score = jax.jit(log_likelihoods, out_shardings=replicated)
 
   def predict(
     self, model: Any, examples: Iterable[Example], *, first: int = 0
@@ -161,6 +160,11 @@ class Predictor:
     rows = slice(host * share, (host + 1) * share)
     features = self.objective.convert(batch)
     return self.partitioner.put({k: v[rows] for k, v in features.items()})
+
+
+def _decode(decoder: Decoder, *args: Any) -> Decoded:
+  # A function of the module, so that another Predictor finds it compiled.
+  return decoder(*args)
 
 
 def log_likelihoods(model: Any, batch: Mapping[str, jax.Array]) -> jax.Array:

@@ -1,23 +1,22 @@
 """The command line: `t5x_lite COMMAND ...` or `python -m t5x_lite COMMAND ...`.
 
   commands   the words one can say, and the function behind each
+  flags      the flags of a command, and its help
   config     gin files and --gin flags, checked, then bound to that function
   errors     what users can mend: one message and an exit code, no traceback
 
 From here the reader goes on to `train.train`, where a run is put together.
 """
 
-import logging
-import os
 import sys
 from collections.abc import Sequence
 
-from t5x_lite import commands, errors, flags
+from t5x_lite import commands, errors, flags, quiet
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command; returns the exit code (see `flags.EXIT_CODES`)."""
-  _keep_quiet()
+  quiet.keep_quiet()
   try:
     return _run(list(sys.argv[1:] if argv is None else argv))
   except errors.UserError as error:
@@ -70,19 +69,6 @@ def _run(argv: list[str]) -> int:
 
 def _kind(error: errors.UserError) -> str:
   return "" if isinstance(error, errors.Preempted) else "error: "
-
-
-def _keep_quiet() -> None:
-  """Leaves the terminal to our own messages; must run before TensorFlow."""
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-  os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-  logging.basicConfig(
-    level=logging.WARNING,  # of libraries
-    format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    datefmt="%H:%M:%S",
-  )
-  logging.getLogger("t5x_lite").setLevel(logging.INFO)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ from flax import nnx
 
 from t5x_lite import compat, layers, models
 
+_log = logging.getLogger(__name__)
+
 Shapes = Mapping[str, Any]  # model features: arrays or ShapeDtypeStructs
 
 
@@ -289,7 +291,7 @@ def utilization(model: nnx.Module, batch: Shapes) -> Utilization:
   try:
     step = of_training_step(model, batch)
   except NotImplementedError as error:
-    logging.warning("MFU is unknown: %s", error)
+    _log.warning("MFU is unknown: %s", error)
     step = None
   device = jax.devices()[0]
   return Utilization(step, device.device_kind, jax.device_count())

@@ -18,6 +18,8 @@ from typing import Any
 
 from t5x_lite import errors
 
+_log = logging.getLogger(__name__)
+
 FILENAME = "metrics.jsonl"
 
 Row = dict[str, Any]
@@ -105,7 +107,7 @@ class History:
     self.flush()
     os.close(self._file)
     if self._waiting:
-      logging.error(
+      _log.error(
         "%s: %d rows could not be written and are lost",
         self._path,
         len(self._waiting),
@@ -153,7 +155,7 @@ class History:
 
   def _warn(self, error: OSError) -> None:
     if not self._warned:
-      logging.warning(
+      _log.warning(
         "%s cannot be written (%s); training goes on, and rows wait in memory",
         self._path,
         error,

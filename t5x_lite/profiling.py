@@ -12,6 +12,8 @@ import jax.numpy as jnp
 
 from t5x_lite import errors
 
+_log = logging.getLogger(__name__)
+
 DIRECTORY = "profile"
 
 
@@ -107,14 +109,14 @@ class Trace:
       _wait_for_devices()
       self._open.close()
       jax.profiler.stop_trace()
-      logging.info("the profile is in %s", self._directory)
+      _log.info("the profile is in %s", self._directory)
     except Exception as error:
       self._fail(error)
     self._open = None
 
   def _fail(self, error: Exception) -> None:
     self._failed = True
-    logging.warning("no profile in %s: %s", self._directory, error)
+    _log.warning("no profile in %s: %s", self._directory, error)
 
 
 def _wait_for_devices() -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 from t5x_lite import history
 
+_log = logging.getLogger(__name__)
+
 DIRECTORY = "tensorboard"
 
 
@@ -110,7 +112,7 @@ class _TensorBoard:
       getattr(self._writer, method)(*args)
     except Exception as error:
       self._failed = True
-      logging.warning(
+      _log.warning(
         "no more summaries for TensorBoard in %s: %s (metrics.jsonl goes on)",
         self._directory,
         error,

@@ -145,15 +145,15 @@ def overview() -> str:
 def help_text(command: commands.Command, options: argparse.Namespace) -> str:
   """The text of `t5x_lite COMMAND --help`."""
   files = options.gin_file or [command.run_file]
-  parts = [_parser(command).format_help().rstrip()]
   try:
-    parts.append(f"macros of {' '.join(files)}:")
-    parts.append(textwrap.indent(macro_table(files, options.gin), "  "))
-  except errors.ConfigError:
+    table = macro_table(files, options.gin)
+  except errors.ConfigError as error:
     if options.gin_file:
       raise
-    parts.pop()
-  return "\n".join(parts)
+    table = str(error)
+  title = f"macros of {' '.join(files)}:"
+  help_ = _parser(command).format_help().rstrip()
+  return "\n".join((help_, "", title, textwrap.indent(table, "  ")))
 
 
 def macro_table(

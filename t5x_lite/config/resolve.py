@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 import sys
 import traceback
 from typing import Any
@@ -63,11 +64,14 @@ def _failed(
   if isinstance(exception, SyntaxError):
     where = f"{exception.filename}:{exception.lineno}"
   else:
-    frame = traceback.extract_tb(exception.__traceback__)[-1]
+    frames = traceback.extract_tb(exception.__traceback__)
+    own = [f for f in frames if not re.search("<|site-packages", f.filename)]
+    frame = (own or frames)[-1]
     where = f"{frame.filename}:{frame.lineno}"
   return errors.ConfigError(
     f"{imported.place}: importing {imported.module!r} failed: "
-    f"{type(exception).__name__}: {exception} ({where})"
+    f"{type(exception).__name__}: {exception} ({where}); for the traceback, "
+    f"python -c 'import {imported.module}'"
   )
 
 

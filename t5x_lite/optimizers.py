@@ -52,7 +52,8 @@ def adafactor(
     learning_rate: a schedule or a constant.
     factored: keep row and column sums instead of all second moments.
     decay_rate: c in the second moment's decay 1 - (t + 1)^-c.
-    step_offset: subtracted from t, for fine-tuning.
+    step_offset: subtracted from t, to fine-tune with a restored state; t
+      must not be less.
     min_dim_size_to_factor: smaller matrices keep all second moments.
     multiply_by_parameter_scale: updates relative to the parameter's RMS.
     clipping_threshold: greatest RMS of an update.

@@ -49,7 +49,7 @@ def unconfigured(source: statements.Source, root: str) -> list[str]:
   """Whether the run file is missing.  Looks at text only."""
   if any(binding.target == root for binding in source.bindings):
     return []
-  return [f"no gin file says how to run {root}{_who_configures(root)}"]
+  return [_no_run_file(root)]
 
 
 def cycles(source: statements.Source) -> list[str]:
@@ -217,9 +217,10 @@ def unbound(
   if "workdir" in wanted:
     wanted.remove("workdir")
     problems.append("--workdir=DIR is missing: where the run keeps its files")
-  if wanted:
-    hint = _who_configures(root)
-    problems.append(f"{root} has no value for {', '.join(wanted)}{hint}")
+  if wanted and not any(b.target == root for b in reached.bindings):
+    problems.append(_no_run_file(root))
+  elif wanted:
+    problems.append(f"{root} has no value for {', '.join(wanted)}")
   for name, bindings in reached.called.items():
     if name == root or not lacking(name):
       continue
@@ -255,12 +256,10 @@ def _who_defines(name: str, known: Iterable[str]) -> str:
   return _add_one_of(files) or f"; set it with --gin.{name}=..."
 
 
-def _who_configures(root: str) -> str:
-  name = ".".join(root.split(".")[-2:])
-  texts = _shipped_texts()
-  return _add_one_of(
-    [n for n in texts if re.search(rf"^{name}\b", texts[n], re.MULTILINE)]
-  )
+def _no_run_file(root: str) -> str:
+  line = re.compile(rf"^{'.'.join(root.split('.')[-2:])}\b", re.MULTILINE)
+  files = [n for n, text in _shipped_texts().items() if line.search(text)]
+  return f"no gin file says how to run {root}{_add_one_of(files)}"
 
 
 def _add_one_of(files: list[str]) -> str:

@@ -340,7 +340,10 @@ def test_run_file_is_missing(toy):
   message = refuse(toy, files=["model.gin"])
   assert message == "no gin file says how to run TOY.train"
   toy.write("nothing.gin", "")
-  assert refuse(toy, files=["nothing.gin"]) == (
+  message = refuse(toy, files=["nothing.gin"])
+  assert message == "no gin file says how to run TOY.train"
+  mine = toy.gin("TOY.train.seed = 1")
+  assert refuse(toy, files=[mine]) == (
     "TOY.train has no value for model, dataset, optimizer, num_steps"
   )
 

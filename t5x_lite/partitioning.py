@@ -67,10 +67,12 @@ class Partitioner:
   Attributes:
     mesh_shape: axis name -> size; one size may be -1, the remaining devices.
     rules: logical axis -> mesh axis, a tuple of them, or None.
+    num_devices: how many devices to use, the first ones; None is all.
   """
 
   mesh_shape: Mapping[str, int]
   rules: Mapping[str, str | tuple[str, ...] | None]
+  num_devices: int | None = None
 
   def __post_init__(self) -> None:
     for name, axes in self.rules.items():
@@ -105,8 +107,20 @@ class Partitioner:
 
   @functools.cached_property
   def mesh(self) -> jax.sharding.Mesh:
-    """The mesh over all devices of the run."""
-    return compat.make_mesh(self.resolved_shape(jax.device_count()))
+    """The mesh over the devices of the run."""
+    count = self.num_devices or jax.device_count()
+    if count > jax.device_count():
+      raise errors.ConfigError(
+        f"num_devices is {count} but there are {jax.device_count()} devices"
+      )
+    if count < jax.device_count() and jax.process_count() > 1:
+      raise errors.ConfigError(
+        f"num_devices {count} leaves some of the {jax.process_count()}"
+        " processes without a device: only a run of one process can use fewer"
+        f" than all {jax.device_count()} devices"
+      )
+    shape = self.resolved_shape(count)
+    return compat.make_mesh(shape, jax.devices()[:count])
 
   @contextlib.contextmanager
   def activate(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ table; `show` prints them, 100 columns wide where there is no terminal.
 """
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,11 +14,52 @@ import numpy as np
 from rich import box, table, text
 from rich import console as rich_console
 
-from t5x_lite import compat
+from t5x_lite import compat, flops
+from t5x_lite.datasets import Dataset
+from t5x_lite.trainer import Trainer
 
 _WIDTH = 100  # columns of a file or pipe
 _LONGEST = 600  # characters of decoded text that are shown
 _UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
+
+def print_run(
+  trainer: Trainer,
+  dataset: Dataset,
+  *,
+  num_steps: int,
+  workdir: str | os.PathLike[str],
+) -> None:
+  """Prints all there is to know of a run; reads data but writes nothing."""
+  state = trainer.abstract
+  trees = {"parameters": state.model, "optimizer": state.opt_state}
+  general = {
+    "workdir": workdir,
+    "mixture": dataset.provider.name,
+    "split": dataset.split,
+    "model": type(state.model).__name__,
+    "objective": type(trainer.objective).__name__,
+    "steps": num_steps,
+    "batch size": dataset.batch_size,
+    "microbatches": trainer.num_microbatches,
+  }
+  show(
+    [
+      facts("Run", general),
+      parameters(state.model),
+      memory(trees),
+      mesh(trainer.partitioner.mesh),
+      schedule(trainer.optimizer.schedule, num_steps),
+    ]
+  )
+  rows = next(dataset.iterator())
+  decoders = {
+    name: feature.vocabulary.decode
+    for name, feature in dataset.provider.output_features.items()
+    if name in dataset.feature_lengths
+  }
+  batch = trainer.objective.convert(rows)
+  show([features(batch), sample(rows, decoders), _work(state.model, batch)])
 
 
 def show(
@@ -142,30 +184,44 @@ def features(batch: Mapping[str, Any]) -> table.Table:
 
 
 def sample(
-  batch: Mapping[str, np.ndarray], decode: Callable[[list[int]], str]
+  batch: Mapping[str, np.ndarray],
+  decoders: Mapping[str, Callable[[list[int]], str]],
 ) -> table.Table:
-  """The first example of a batch, as ids and as text.
+  """The first example of a batch, as text and as ids.
 
   Args:
     batch: task features [B L] with `<feature>_segment_ids`.
-    decode: ids to text, such as a vocabulary's `decode`.
+    decoders: from ids to text, by feature.
   """
   made = _table("First example of a batch", "feature", "text", "ids", "row")
-  for name, ids in batch.items():
-    segments = batch.get(f"{name}_segment_ids")
-    if segments is None:
-      continue
-    example = [int(i) for i in ids[0][segments[0] == 1]]
+  for name, decode in decoders.items():
+    segments = batch[f"{name}_segment_ids"][0]
+    example = [int(i) for i in batch[name][0][segments == 1]]
     shown = ", ".join(map(str, example[:16]))
     more = f", … {len(example)} in all" if len(example) > 16 else ""
-    padding = np.mean(segments[0] == 0)
+    padding = np.mean(segments == 0)
     made.add_row(
       _cell(name),
       _cell(_shorten(decode(example))),
       _cell(shown + more),
-      f"{segments[0].max()} examples, {padding:.0%} padding",
+      f"{segments.max()} examples, {padding:.0%} padding",
     )
   return made
+
+
+def _work(model: Any, batch: Mapping[str, Any]) -> table.Table:
+  """What a step computes, or why that is unknown."""
+  try:
+    step = flops.of_training_step(model, batch)
+  except NotImplementedError as error:
+    return facts("Work of a step", {"model FLOPs": f"unknown: {error}"})
+  known = {
+    "parameters in products": flops.num_matmul_parameters(model),
+    "model FLOPs": f"{step.total:.4g}, causal attention counted half",
+    "of which attention": f"{step.attention / step.total:.1%}",
+    "with full attention": f"{step.total_full:.4g}",
+  }
+  return facts("Work of a step", known)
 
 
 def _table(title: str, *headings: str) -> table.Table:

@@ -152,15 +152,17 @@ def test_a_schedule_of_zeros():
   assert rates(schedules.constant(0.0), 100)["99"] == ("0", 0)
 
 
+def decoders(decode):
+  return {"inputs": decode, "targets": decode}
+
+
 def test_sample_is_the_first_example_of_the_row():
-  rows = [
-    [(np.array([7, 8, 9]), np.array([5, 1])), (np.array([4]), np.array([1]))]
-  ]
-  batch = tiny.pack(rows, lengths=(8, 4))
-  lines = render(
-    describe.sample(batch, lambda ids: f"[red]{'+'.join(map(str, ids))}[/red]")
+  first = np.array([7, 8, 9]), np.array([5, 1])
+  batch = tiny.pack([[first, (np.array([4]), np.array([1]))]], lengths=(8, 4))
+  table = describe.sample(
+    batch, decoders(lambda ids: f"[red]{'+'.join(map(str, ids))}[/red]")
   )
-  columns = [re.split("  +", line) for line in lines[3:-1]]
+  columns = [re.split("  +", line) for line in render(table)[3:-1]]
   assert [[c.replace(" ", "") for c in row] for row in columns] == [
     ["inputs", "[red]7+8+9[/red]", "7,8,9", "2examples,50%padding"],
     ["targets", "[red]5+1[/red]", "5,1", "2examples,25%padding"],
@@ -169,10 +171,70 @@ def test_sample_is_the_first_example_of_the_row():
 
 def test_long_samples_are_cut():
   batch = tiny.pack([[(np.arange(1, 41), np.array([1]))]], lengths=(64, 4))
-  table = describe.sample(batch, lambda ids: "word " * 999)
+  table = describe.sample(batch, decoders(lambda ids: "word " * 999))
   shown = " ".join(render(table, width=200))
   assert "… 40 in all" in shown and "…" in shown
   assert shown.count("word") < 300
+
+
+TITLES = (
+  "Run",
+  "Parameters",
+  "Memory",
+  "Mesh",
+  "Learning rate",
+  "Batch",
+  "First example of a batch",
+  "Work of a step",
+)
+
+
+class Data:
+  """What `print_run` asks of a dataset."""
+
+  class Provider:
+    name = "corpus"
+
+    class Feature:
+      class vocabulary:
+        decode = staticmethod(lambda ids: " ".join(f"<{i}>" for i in ids))
+
+    output_features = dict.fromkeys(("inputs", "targets", "other"), Feature)
+
+  provider = Provider
+  split, batch_size = "train", 8
+  feature_lengths = {"inputs": 16, "targets": 16}  # noqa: RUF012
+
+  def iterator(self):
+    return iter([tiny.pack([tiny.examples(2, seed=i) for i in range(8)])])
+
+
+def test_print_run_whole(capsys, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  made = trainer.Trainer(
+    tiny.t5(tied=True),
+    objectives_lib.Seq2Seq(),
+    optimizers.adafactor(schedules.rsqrt()),
+    partitioning.Partitioner({"data": -1}, {"batch": "data"}),
+    num_microbatches=2,
+  )
+  describe.print_run(made, Data(), num_steps=100, workdir="there")
+  lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+  assert [line for line in lines if line in TITLES] == list(TITLES)
+  assert max(map(len, lines)) <= 100
+  rows = [re.split("  +", line) for line in lines]
+  for row in (
+    ["workdir", "there"],
+    ["mixture", "corpus"],
+    ["batch size", "8"],
+    ["decoder_input_tokens", "8x16", "int32"],
+    ["data", "8"],
+  ):
+    assert row in rows
+  (inputs,) = [row for row in rows if row[0] == "inputs" and "<" in row[1]]
+  first = tiny.examples(2, seed=0)[0][0]
+  assert inputs[2].startswith(", ".join(map(str, first))[:20])
+  assert not list(tmp_path.iterdir())
 
 
 def test_batch_features():

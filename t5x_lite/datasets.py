@@ -1,0 +1,208 @@
+"""A SeqIO task or mixture as batches of numpy arrays, exactly resumable.
+
+The order of examples is a function of the configuration and its seed alone.
+The data is divided into a fixed number of shards, hosts divide the shards
+among them, and a batch is made of the rows of all shards in their order: the
+same batch whoever reads it.  The state of the iterator (shuffle buffers,
+examples waiting to be packed) is saved shard by shard, so that a run goes on
+with the next batch after any stop, and on any number of hosts.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from t5x_lite import errors, packing, vocabularies
+from t5x_lite.pipelines import damage, iterator, providers, shards
+
+DataIterator = iterator.DataIterator
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """A split of a task or mixture, and how batches are made of it.
+
+  Attributes:
+    mixture: name of a registered SeqIO task or mixture, or an object whose
+      method `register` registers one and returns its name.
+    feature_lengths: length of a row, by feature; longer examples are cut.
+    batch_size: rows of a batch over all hosts.
+    split: of the task.
+    shuffle: whether examples are shuffled, every epoch in another order.
+    seed: of the order and of all that is random in preprocessing.
+    pack: whether a row holds many examples; otherwise it holds one.
+    num_epochs: None repeats forever.  After a finite number the last batch is
+      filled up with rows of zeros.
+    num_shards: of the data.  Part of the order, so constant in a run; hosts
+      divide them evenly.  Each is read by one thread.
+    shuffle_buffer: examples of a task in a shard among which the next one is
+      drawn; None is the task's own.
+    vocabulary: of all text features, in place of the task's own.
+    task_modules: modules that register tasks; imported first.
+    vocab_size: ids of the model, if known: the vocabulary may not have more.
+  """
+
+  mixture: Any
+  feature_lengths: Mapping[str, int]
+  batch_size: int
+  split: str = "train"
+  shuffle: bool = True
+  seed: int = 0
+  pack: bool = True
+  num_epochs: int | None = None
+  num_shards: int = 4
+  shuffle_buffer: int | None = None
+  vocabulary: vocabularies.SentencePiece | vocabularies.Bytes | None = None
+  task_modules: Sequence[str] = ("tasks",)
+  vocab_size: int | None = None
+
+  def __post_init__(self):
+    counts = {
+      "batch_size": self.batch_size,
+      "num_shards": self.num_shards,
+      "num_epochs": self.num_epochs,
+      "shuffle_buffer": self.shuffle_buffer,
+    } | {f"feature_lengths[{k!r}]": v for k, v in self.feature_lengths.items()}
+    for name, value in counts.items():
+      if value is not None and value < 1:
+        raise errors.ConfigError(f"Dataset.{name} is {value}; use 1 or more")
+    if not self.feature_lengths:
+      raise errors.ConfigError(
+        "Dataset.feature_lengths is empty; T5's are "
+        "{'inputs': 512, 'targets': 114}"
+      )
+    if self.seed < 0:
+      raise errors.ConfigError(f"Dataset.seed is {self.seed}; use 0 or more")
+    if self.batch_size % self.num_shards:
+      raise errors.ConfigError(
+        f"batch_size {self.batch_size} is not divisible by the number of data "
+        f"shards, {self.num_shards}: change it, or set Dataset.num_shards to "
+        f"{_largest_divisor(self.batch_size, self.num_shards)}"
+      )
+    if self.vocabulary and self.vocab_size is not None:
+      size = self.vocabulary.fingerprint()["size"]
+      _check_vocab_size(self.vocabulary, size, self.vocab_size)
+
+  def for_model(self, features: Sequence[str], vocab_size: int) -> "Dataset":
+    """Returns the dataset of these features, checked against the model's ids.
+
+    Raises:
+      errors.ConfigError: a feature has no length, or the vocabulary has more
+        ids than the model.
+    """
+    for name in features:
+      if name not in self.feature_lengths:
+        raise errors.ConfigError(
+          f"the objective needs the feature {name!r}, but Dataset."
+          f"feature_lengths has only {sorted(self.feature_lengths)}"
+          f"{errors.suggest(name, self.feature_lengths)}: give its length"
+        )
+    lengths = {name: self.feature_lengths[name] for name in features}
+    return dataclasses.replace(
+      self, feature_lengths=lengths, vocab_size=vocab_size
+    )
+
+  @functools.cached_property
+  def provider(self) -> "providers.Provider":
+    """The SeqIO task or mixture, with the vocabulary of this dataset.
+
+    Raises:
+      errors.ConfigError: there is none of this name, or it has no such
+        feature.
+      errors.DataError: the vocabulary cannot be read.
+    """
+    return providers.find(
+      self.mixture,
+      task_modules=self.task_modules,
+      vocabulary=self.vocabulary,
+      features=self.feature_lengths,
+    )
+
+  def fingerprint(self) -> dict[str, Any]:
+    """Returns all that the order of examples depends on, as JSON values."""
+    features = self.provider.output_features
+    return {
+      "mixture": self.provider.name,
+      "tasks": providers.rates(self.provider),
+      "vocabulary": {
+        name: providers.fingerprint(features[name].vocabulary)
+        for name in self.feature_lengths
+      },
+      "feature_lengths": dict(self.feature_lengths),
+      "batch_size": self.batch_size,
+      "split": self.split,
+      "shuffle": self.shuffle,
+      "shuffle_buffer": self.shuffle_buffer,
+      "seed": self.seed,
+      "pack": self.pack,
+      "num_epochs": self.num_epochs,
+      "num_shards": self.num_shards,
+    }
+
+  def iterator(
+    self, *, host_index: int = 0, num_hosts: int = 1
+  ) -> iterator.DataIterator:
+    """Returns an iterator over the rows of one host, from the beginning.
+
+    Raises:
+      errors.ConfigError: the data shards cannot be divided among the hosts,
+        or what `provider` raises.
+      errors.DataError: there is no data, or an endless pipeline has state
+        that cannot be saved or fixed by a seed.
+    """
+    if self.num_shards % num_hosts:
+      raise errors.ConfigError(
+        f"{self.num_shards} data shards cannot be divided among {num_hosts} "
+        "hosts: set Dataset.num_shards to a multiple of the number of hosts"
+      )
+    share = self.num_shards // num_hosts
+    visible = range(host_index * share, (host_index + 1) * share)
+    # All hosts must see the end of finite data with the same batch.
+    read = visible if self.num_epochs is None else range(self.num_shards)
+    sizes = self._vocab_sizes()
+    streams = {
+      shard: iterator.Stream(
+        self._pipelines[shard].chunks,
+        packing.Packer(self.feature_lengths, pack=self.pack),
+        sizes,
+        endless=self.num_epochs is None,
+        name=self._pipelines[shard].name,
+        explain=functools.partial(
+          damage.explained, provider=self.provider, split=self.split
+        ),
+      )
+      for shard in read
+    }
+    return iterator.DataIterator(
+      streams,
+      visible=visible,
+      num_shards=self.num_shards,
+      rows_per_shard=self.batch_size // self.num_shards,
+      record=self.fingerprint(),
+    )
+
+  @functools.cached_property
+  def _pipelines(self) -> Sequence[shards.Pipeline]:
+    return [shards.Pipeline(self, i) for i in range(self.num_shards)]
+
+  def _vocab_sizes(self) -> dict[str, int]:
+    """Returns the number of ids of each feature, checked against the model."""
+    sizes = {}
+    for name in self.feature_lengths:
+      vocabulary = self.provider.output_features[name].vocabulary
+      sizes[name] = vocabulary.vocab_size
+      _check_vocab_size(vocabulary, sizes[name], self.vocab_size)
+    return sizes
+
+
+def _check_vocab_size(vocabulary: Any, size: int, limit: int | None) -> None:
+  if limit is not None and size > limit:
+    raise errors.ConfigError(
+      f"{vocabulary} has {size} ids, but the model only {limit}: give the "
+      f"model a vocab_size of {size} or more"
+    )
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+  return next(n for n in range(limit, 0, -1) if number % n == 0)

@@ -1,0 +1,280 @@
+"""Batches of packed or padded examples, and the state to go on from.
+
+Each data shard is a stream of its own: a tf.data iterator, a packer and a
+saved state.  A batch is the rows of all shards in the order of the shards.
+"""
+
+import io
+import json
+import os
+import pathlib
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from t5x_lite import errors, packing
+
+if typing.TYPE_CHECKING:
+  import tensorflow as tf
+
+Batch = dict[str, np.ndarray]
+# So many examples without a token, and there is no use in reading on.
+_EMPTY_EXAMPLES = 10_000
+
+
+class Stream:
+  """The rows of one data shard.
+
+  Args:
+    chunks: starts the shard's tf.data pipeline from its beginning.
+    packer: new.
+    sizes: of the vocabulary, by feature.
+    endless: whether the pipeline repeats forever.
+    name: of the shard, for messages and files.
+    explain: turns an error of TensorFlow into one that names the culprit.
+  """
+
+  def __init__(
+    self,
+    chunks: Callable[[], "tf.data.Dataset"],
+    packer: packing.Packer,
+    sizes: Mapping[str, int],
+    *,
+    endless: bool,
+    name: str,
+    explain: Callable[[Exception], Exception],
+  ):
+    self._chunks = chunks
+    self._packer = packer
+    self._sizes = sizes
+    self._endless = endless
+    self.name = name
+    self._explain = explain
+    self._iterator: Any = None
+    self._through = False
+    self._num_empty = 0
+
+  def start(self) -> None:
+    """Starts reading in the background."""
+    if self._iterator is None:
+      self._iterator = iter(self._chunks())
+
+  def rows(self, count: int) -> Batch:
+    """Returns the next rows; fewer at the end of a finite shard."""
+    while self._packer.num_ready < count:
+      if not self._through and self._packer.hungry:
+        self._read()
+      elif self._packer.num_tokens:
+        self._packer.lay_out()
+      else:
+        break
+    return self._packer.take(count)
+
+  def _read(self) -> None:
+    import tensorflow as tf
+
+    self.start()
+    try:
+      chunk = next(self._iterator)
+    except StopIteration:
+      if self._endless:
+        raise errors.DataError(
+          f"{self.name} has no examples: use fewer shards "
+          "(Dataset.num_shards), or more data"
+        ) from None
+      self._through = True
+      return
+    except tf.errors.OpError as error:
+      raise self._explain(error) from error
+    examples = {
+      name: _flat(name, chunk[name].numpy(), chunk[f"{name}/length"], size)
+      for name, size in self._sizes.items()
+    }
+    self._packer.add(examples)
+    if any(len(example.tokens) for example in examples.values()):
+      self._num_empty = 0
+      return
+    self._num_empty += len(next(iter(examples.values())).lengths)
+    if self._num_empty >= _EMPTY_EXAMPLES:
+      raise errors.DataError(
+        f"{self.name}: {self._num_empty} examples in a row have no tokens"
+      )
+
+  def save(self, prefix: str) -> None:
+    """Writes the state to files whose names start with `prefix`.
+
+    Raises:
+      errors.DataError: the pipeline has state that cannot be saved.
+      errors.CheckpointError: the files cannot be written.
+    """
+    import tensorflow as tf
+
+    self.start()
+    state = self._packer.state() | {"through": np.array(self._through)}
+    buffer = io.BytesIO()
+    np.savez(buffer, **state)
+    try:
+      tf.train.Checkpoint(iterator=self._iterator).write(prefix)
+      with tf.io.gfile.GFile(f"{prefix}.npz", "wb") as file:
+        file.write(buffer.getvalue())
+    except (
+      tf.errors.FailedPreconditionError,
+      tf.errors.UnimplementedError,
+    ) as e:
+      raise errors.DataError(f"{self.name} cannot be saved: {e.message}") from e
+    except (tf.errors.OpError, OSError) as error:
+      raise errors.CheckpointError(
+        f"the state of the data cannot be written to {prefix}*: {error}"
+      ) from error
+
+  def restore(self, prefix: str) -> None:
+    """Goes on where `save` was called.
+
+    Raises:
+      errors.CheckpointError: the files are missing or of another pipeline.
+    """
+    import tensorflow as tf
+
+    self._iterator = iter(self._chunks())
+    try:
+      checkpoint = tf.train.Checkpoint(iterator=self._iterator)
+      checkpoint.read(prefix).assert_consumed()
+      with tf.io.gfile.GFile(f"{prefix}.npz", "rb") as file:
+        state = dict(np.load(io.BytesIO(file.read())))
+      self._through = bool(state.pop("through"))
+      self._packer.restore(state)
+    except (
+      tf.errors.OpError,
+      AssertionError,
+      OSError,
+      KeyError,
+      ValueError,
+    ) as error:
+      raise errors.CheckpointError(
+        f"the state of the data cannot be read from {prefix}*: {error}  It is "
+        "damaged, or was saved by another version of TensorFlow or of the "
+        "task; restore another step"
+      ) from error
+
+
+def _flat(
+  name: str, padded: np.ndarray, lengths: "tf.Tensor", size: int
+) -> packing.Ragged:
+  """Checks ids and drops the padding of a chunk [N T]."""
+  counts = lengths.numpy()
+  tokens = padded[np.arange(padded.shape[1]) < counts[:, None]]
+  if len(tokens):
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or high >= size:
+      wrong = low if low < 0 else high
+      raise errors.DataError(
+        f"feature {name!r} holds the id {wrong}, but its vocabulary has "
+        f"{size} ids, 0 to {size - 1}: is the vocabulary the one that made the "
+        "ids, with all its extra_ids?"
+      )
+  return packing.Ragged(tokens.astype(np.int32, copy=False), counts)
+
+
+class DataIterator:
+  """Yields the batches of one host, exactly the same again after `restore`."""
+
+  def __init__(
+    self,
+    streams: Mapping[int, Stream],
+    *,
+    visible: Sequence[int],
+    num_shards: int,
+    rows_per_shard: int,
+    record: Mapping[str, Any],
+  ):
+    """Args other than the streams by shard: see `datasets.Dataset.iterator`.
+
+    `visible` are the shards whose rows are yielded; of a finite dataset every
+    host reads all, so that all end with the same batch.
+    """
+    self._streams = streams
+    self._visible = visible
+    self._num_shards = num_shards
+    self._rows = rows_per_shard
+    self._at_start = True
+    self._record = json.loads(json.dumps(record))
+
+  def __iter__(self) -> "DataIterator":
+    return self
+
+  def __next__(self) -> Batch:
+    """Returns features, segment ids and positions, int32 [B L].
+
+    Raises:
+      StopIteration: every example has been seen.  Until then the batch is
+        filled up with rows of zeros.
+      errors.DataError: the data is unfit; see `datasets.Dataset`.
+    """
+    for stream in self._streams.values():
+      stream.start()
+    rows = {
+      shard: stream.rows(self._rows) for shard, stream in self._streams.items()
+    }
+    if not any(len(value) for part in rows.values() for value in part.values()):
+      if self._at_start:
+        names = [stream.name for stream in self._streams.values()]
+        raise errors.DataError(f"there are no examples in {', '.join(names)}")
+      raise StopIteration
+    self._at_start = False
+    parts = [_filled(rows[shard], self._rows) for shard in self._visible]
+    return {
+      key: np.concatenate([part[key] for part in parts]) for key in parts[0]
+    }
+
+  def save(self, directory: str | os.PathLike[str]) -> None:
+    """Writes the state of this host's shards into `directory`.
+
+    Raises:
+      errors.DataError: the pipeline has state that cannot be saved.
+      errors.CheckpointError: the files cannot be written.
+    """
+    pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
+    for shard in self._visible:
+      self._streams[shard].save(self._prefix(directory, shard))
+    if 0 in self._visible:
+      path = pathlib.Path(directory) / "data.json"
+      path.write_text(json.dumps(self._record))
+
+  def restore(self, directory: str | os.PathLike[str]) -> None:
+    """Goes on where `save` was called, by whatever hosts.
+
+    Raises:
+      errors.CheckpointError: the state is missing, damaged, or of other data.
+    """
+    path = pathlib.Path(directory) / "data.json"
+    try:
+      saved = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+      raise errors.CheckpointError(
+        f"{directory} holds no state of the data: {error}"
+      ) from error
+    for key, value in self._record.items():
+      if saved.get(key) != value:
+        raise errors.CheckpointError(
+          f"the data in {directory} were read with {key} = {saved.get(key)}, "
+          f"now it is {value}: to go on exactly, set it back"
+        )
+    for shard, stream in self._streams.items():
+      stream.restore(self._prefix(directory, shard))
+    self._at_start = False
+
+  def _prefix(self, directory: str | os.PathLike[str], shard: int) -> str:
+    name = f"shard-{shard:05d}-of-{self._num_shards:05d}"
+    return os.path.join(directory, name)
+
+
+def _filled(rows: Batch, count: int) -> Batch:
+  """Fills up with rows of zeros."""
+  return {
+    key: np.pad(value, ((0, count - len(value)), (0, 0)))
+    if len(value) < count
+    else value
+    for key, value in rows.items()
+  }

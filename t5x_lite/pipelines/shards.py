@@ -1,0 +1,270 @@
+"""The examples of a data shard, as a tf.data pipeline of chunks.
+
+A run divides its data into a fixed number of shards, and each has a pipeline
+with seeds of its own.  Which host reads a shard makes no difference to what
+is in it, nor do the number of cores or the speed of the others.
+"""
+
+import functools
+import inspect
+import logging
+import typing
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from t5x_lite import errors
+from t5x_lite.pipelines import graphs, providers
+
+if typing.TYPE_CHECKING:
+  import seqio
+  import tensorflow as tf
+
+  from t5x_lite import datasets
+
+# Examples that cross from TensorFlow to numpy at once.
+CHUNK = 128
+# From so many files a shard on, files are dealt out though a few shards get
+# one more than others.
+_FILES_PER_SHARD = 16
+
+
+class Pipeline:
+  """What a data shard reads, built when it is first used.
+
+  Args:
+    dataset: whose shard it is.
+    shard: its number, from 0.
+  """
+
+  def __init__(self, dataset: "datasets.Dataset", shard: int):
+    self._dataset = dataset
+    self._shard = shard
+
+  @property
+  def name(self) -> str:
+    """How messages call it."""
+    count = self._dataset.num_shards
+    part = f", shard {self._shard} of {count}" if count > 1 else ""
+    return (
+      f"{self._dataset.provider.name!r} (split {self._dataset.split!r}{part})"
+    )
+
+  def chunks(self) -> "tf.data.Dataset":
+    """Returns the pipeline, from its beginning whenever it is called.
+
+    Elements map a feature to [N T] ids, zero beyond `feature + "/length"` [N].
+
+    Raises:
+      errors.ConfigError: there is no such split, or it must not be shuffled.
+      errors.DataError: there is no data, or an endless pipeline has state
+        that cannot be saved or fixed by a seed.
+    """
+    mixed, graph = self._built
+    if graph is not None:
+      # Loaded anew, for iterators over one dataset share its random numbers.
+      mixed = graphs.streamlined(mixed, graph)
+    return mixed.prefetch(2).with_options(_options())
+
+  @functools.cached_property
+  def _built(self) -> tuple["tf.data.Dataset", Any]:
+    """The pipeline and its graph, None if it has state."""
+    dataset = self._dataset
+    tasks = {
+      task.name: _cut(_examples(dataset, task, self._shard), dataset)
+      for task in _tasks_of_split(dataset)
+    }
+    mixed = _mixed(dataset, tasks, self._shard)
+    try:
+      graph = graphs.serialize(mixed, self.name)
+      if dataset.num_epochs is None:
+        for name, examples in tasks.items():
+          self._check_not_empty(name, examples)
+    except graphs.StatefulError:
+      if dataset.num_epochs is None:
+        raise
+      graph = None  # Finite data can be read without being saved.
+    return mixed, graph
+
+  def _check_not_empty(self, task: str, examples: "tf.data.Dataset") -> None:
+    """Reads an example: endless repetition of nothing would never end."""
+    graph = graphs.serialize(examples, self.name)
+    first = graphs.first_epoch(examples, graph).with_options(_options())
+    if next(iter(first), None) is None:
+      raise errors.DataError(
+        f"task {task!r} has no examples in {self.name}: its preprocessors drop "
+        "all of them, or there are fewer than data shards (then use more data, "
+        "or set Dataset.num_shards = 1)"
+      )
+
+
+def _tasks_of_split(dataset: "datasets.Dataset") -> list["seqio.Task"]:
+  tasks = providers.tasks(dataset.provider)
+  known = sorted({split for task in tasks for split in task.splits})
+  split = dataset.split.partition("[")[0]  # TFDS: "train[:90%]".
+  if split not in known:
+    raise errors.ConfigError(
+      f"{dataset.provider.name!r} has no split {split!r}"
+      f"{errors.suggest(split, known)}; it has {known}"
+    )
+  found = []
+  for task in tasks:
+    if split in task.splits:
+      found.append(task)
+    else:
+      logging.warning("task %s has no split %r: left out", task.name, split)
+  return found
+
+
+def _cut(
+  examples: "tf.data.Dataset", dataset: "datasets.Dataset"
+) -> "tf.data.Dataset":
+  """Cuts features to their lengths and counts their tokens."""
+  import tensorflow as tf
+
+  def cut(example: Mapping[str, "tf.Tensor"]) -> dict[str, "tf.Tensor"]:
+    ids = {
+      name: example[name][:limit]
+      for name, limit in dataset.feature_lengths.items()
+    }
+    return ids | {f"{name}/length": tf.size(v) for name, v in ids.items()}
+
+  return examples.map(cut)
+
+
+def _mixed(
+  dataset: "datasets.Dataset",
+  tasks: Mapping[str, "tf.data.Dataset"],
+  shard: int,
+) -> "tf.data.Dataset":
+  """Draws from the tasks at their rates, and makes chunks.
+
+  A finite mixture goes on until all of its tasks are through.
+  """
+  import tensorflow as tf
+
+  mixed, *others = tasks.values()
+  if others:
+    if dataset.num_epochs is None:
+      sample = dataset.provider._sample_fn
+    else:
+      sample = functools.partial(
+        tf.data.Dataset.sample_from_datasets, stop_on_empty_dataset=False
+      )
+    rates = providers.rates(dataset.provider)
+    weights = [rates[name] for name in tasks]
+    seed = _seed(dataset.seed, shard, dataset.provider.name)
+    mixed = sample([mixed, *others], weights, seed)
+  return mixed.padded_batch(CHUNK)
+
+
+def _options() -> "tf.data.Options":
+  """Returns options for one of several pipelines that run side by side."""
+  import tensorflow as tf
+
+  result = tf.data.Options()
+  result.deterministic = True
+  result.autotune.enabled = False
+  result.experimental_optimization.apply_default_optimizations = False
+  result.threading.private_threadpool_size = 1
+  result.threading.max_intra_op_parallelism = 1
+  return result
+
+
+def _examples(
+  dataset: "datasets.Dataset", task: "seqio.Task", shard: int
+) -> "tf.data.Dataset":
+  import seqio
+  import tensorflow as tf
+
+  if (
+    dataset.shuffle
+    and task.shuffle_buffer_size is None
+    and not task.source.performs_internal_shuffling
+  ):
+    raise errors.ConfigError(
+      f"task {task.name!r} must not be shuffled (its shuffle_buffer_size is "
+      "None): set Dataset.shuffle = False"
+    )
+  source = _Source(task.source, dataset.seed, dataset.num_shards)
+  try:
+    return task.replace(source=source).get_dataset(
+      dict(dataset.feature_lengths),
+      split=dataset.split,
+      shuffle=dataset.shuffle,
+      shuffle_buffer_size=dataset.shuffle_buffer,
+      seed=_seed(dataset.seed, shard, task.name),
+      shard_info=seqio.ShardInfo(shard, dataset.num_shards),
+      num_epochs=dataset.num_epochs,
+      trim_output_features=False,
+      try_in_mem_cache=False,
+    )
+  except (OSError, tf.errors.NotFoundError) as error:
+    raise errors.DataError(
+      f"the data of task {task.name!r} cannot be read: {error}"
+    ) from error
+
+
+def _seed(*parts: int | str) -> int:
+  """Returns a seed that differs in every bit for other parts."""
+  numbers = [
+    zlib.crc32(part.encode()) if isinstance(part, str) else part
+    for part in parts
+  ]
+  # SeqIO counts upwards from it; keep well within 31 bits, and off 0.
+  return int(np.random.SeedSequence(numbers).generate_state(1)[0] >> 2) + 1
+
+
+class _Source:
+  """A SeqIO source whose order is that of the run, not of the shard.
+
+  Where shards take every n-th example, all of them must agree on the order of
+  the whole, or examples would be read twice or not at all.
+  """
+
+  def __init__(self, source: "seqio.DataSource", seed: int, num_shards: int):
+    self._source = source
+    self._seed = seed
+    self._num_shards = num_shards
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._source, name)
+
+  def list_shards(self, split: str) -> Sequence[str]:
+    """Returns the files, or one stand-in if they cannot be dealt evenly."""
+    files = self._source.list_shards(split)
+    if (
+      len(files) % self._num_shards == 0
+      or len(files) >= _FILES_PER_SHARD * self._num_shards
+    ):
+      return files
+    return files[:1]
+
+  def get_dataset(
+    self,
+    split: str = "train",
+    shuffle: bool = True,
+    seed: int | None = None,
+    shard_info: "seqio.ShardInfo | None" = None,
+    **unused: Any,
+  ) -> "tf.data.Dataset":
+    """Returns raw examples in the order of the run's seed."""
+    del seed  # The shard's.
+    seeded = _takes_seed(self._source)
+    return self._source.get_dataset(
+      split=split,
+      # Without a seed its order would be another in each run.
+      shuffle=shuffle and seeded,
+      seed=_seed(self._seed) if seeded else None,
+      shard_info=shard_info,
+    )
+
+
+def _takes_seed(source: "seqio.DataSource") -> bool:
+  import seqio
+
+  if not isinstance(source, seqio.FunctionDataSource):
+    return True
+  return "seed" in inspect.signature(source._dataset_fn).parameters

@@ -28,9 +28,10 @@ INSTALL_REQUIRES = [
   "protobuf>=6.31",
   "seqio==0.0.20",
   "tensorflow-datasets>=4.9.10,<5",
-  # Not tensorflow-cpu: seqio needs tensorflow-text, which needs tensorflow
-  # itself, and the two would overwrite each other's files.
+  # Not tensorflow-cpu: tensorflow-text needs tensorflow itself, and the two
+  # would overwrite each other's files.
   "tensorflow>=2.21,<2.22",
+  "tensorflow-text>=2.21,<2.22",
   "sentencepiece>=0.2.1",
   "rouge-score>=0.1.2",
   "gin-config==0.5.0",

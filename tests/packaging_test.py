@@ -2,6 +2,7 @@
 
 import ast
 import fnmatch
+import os
 import pathlib
 import re
 import shutil
@@ -26,6 +27,7 @@ DISTRIBUTIONS = {
   "orbax": "orbax-checkpoint",
   "rouge_score": "rouge-score",
   "tensorflow_datasets": "tensorflow-datasets",
+  "tensorflow_text": "tensorflow-text",
 }
 
 
@@ -70,11 +72,13 @@ def build(tree: pathlib.Path, kind: str) -> pathlib.Path:
   return tree / "dist" / done.stdout.splitlines()[-1]
 
 
-def source_files(pattern: str) -> set[str]:
+def source_files(root: pathlib.Path = ROOT) -> set[str]:
+  """Returns what a wheel of `root` must hold: all modules and gin files."""
   return {
-    str(path.relative_to(ROOT))
+    str(path.relative_to(root))
     for name in SHIPPED
-    for path in (ROOT / name).rglob(pattern)
+    for path in (root / name).rglob("*")
+    if path.suffix in (".py", ".gin")
   }
 
 
@@ -141,8 +145,29 @@ def test_wheel_holds_every_module_and_gin_file(tree):
     assert "t5x_lite = t5x_lite.main:main" in wheel.read(entry_points).decode()
     assert "License-File: LICENSE" in wheel.read(metadata).decode()
   shipped = {name for name in names if ".dist-info/" not in name}
-  assert shipped == source_files("*.py") | source_files("*.gin")
+  assert shipped == source_files(tree)
   assert fnmatch.filter(shipped, "gin_configs/models/*/*.gin")
+
+
+def test_wheel_works_away_from_the_repository(tree, tmp_path):
+  with zipfile.ZipFile(build(tree, "wheel")) as wheel:
+    wheel.extractall(tmp_path)
+  program = (
+    "from t5x_lite.config import reader; "
+    "print((reader.SHIPPED / 'models/t5_1_1/small.gin').resolve(strict=True))"
+  )
+  for command in (["-c", program], ["-m", "t5x_lite", "--help"]):
+    done = subprocess.run(
+      [sys.executable, *command],
+      cwd=tmp_path,
+      env={**os.environ, "PYTHONPATH": str(tmp_path)},
+      capture_output=True,
+      text=True,
+      timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    if "-c" in command:
+      assert done.stdout.startswith(str(tmp_path.resolve()))
 
 
 def test_wheel_of_the_sdist_holds_the_same(tree, tmp_path):
@@ -151,11 +176,11 @@ def test_wheel_of_the_sdist_holds_the_same(tree, tmp_path):
   (unpacked,) = tmp_path.iterdir()
   with zipfile.ZipFile(build(unpacked, "wheel")) as wheel:
     shipped = {n for n in wheel.namelist() if ".dist-info/" not in n}
-  assert shipped == source_files("*.py") | source_files("*.gin")
+  assert shipped == source_files(tree)
 
 
 def test_no_shipped_file_is_ignored_by_git():
-  names = sorted(source_files("*.py") | source_files("*.gin"))
+  names = sorted(source_files())
   done = subprocess.run(
     ["git", "check-ignore", "--no-index", "--stdin"],
     input="\n".join(names),
@@ -175,7 +200,9 @@ def test_every_library_imported_is_declared(setup):
     for requirement in declared(setup, python)
   }
   missing = {}
-  for name in source_files("*.py"):
+  for name in source_files():
+    if not name.endswith(".py"):
+      continue
     for node in ast.walk(ast.parse((ROOT / name).read_text())):
       if isinstance(node, ast.Import):
         modules = [alias.name for alias in node.names]

@@ -73,12 +73,12 @@ def build(tree: pathlib.Path, kind: str) -> pathlib.Path:
 
 
 def source_files(root: pathlib.Path = ROOT) -> set[str]:
-  """Returns what a wheel of `root` must hold: all modules and gin files."""
+  """Returns every file that a wheel of `root` must hold."""
   return {
     str(path.relative_to(root))
     for name in SHIPPED
     for path in (root / name).rglob("*")
-    if path.suffix in (".py", ".gin")
+    if path.is_file() and path.suffix != ".pyc"
   }
 
 

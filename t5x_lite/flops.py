@@ -286,7 +286,9 @@ class Utilization:
     return known | {"teraflops_per_device": rate}
 
 
-def utilization(model: nnx.Module, batch: Shapes) -> Utilization:
+def utilization(
+  model: nnx.Module, batch: Shapes, hardware: float | None = None
+) -> Utilization:
   """Utilization of all devices; says so if the model's FLOPs are unknown."""
   try:
     step = of_training_step(model, batch)
@@ -294,4 +296,4 @@ def utilization(model: nnx.Module, batch: Shapes) -> Utilization:
     _log.warning("MFU is unknown: %s", error)
     step = None
   device = jax.devices()[0]
-  return Utilization(step, device.device_kind, jax.device_count())
+  return Utilization(step, device.device_kind, jax.device_count(), hardware)

@@ -66,7 +66,8 @@ def tracing(
   A run resumed among the steps traces what is left of them.  Failure to trace
   is a warning: training goes on.
   """
-  trace = Trace(pathlib.Path(workdir) / DIRECTORY, profile and profile.steps)
+  steps = None if profile is None else profile.steps
+  trace = Trace(pathlib.Path(workdir) / DIRECTORY, steps)
   try:
     yield trace
   finally:

@@ -16,6 +16,7 @@ import numpy as np
 from t5x_lite import (
   checkpoints,
   errors,
+  evaluators,
   flops,
   history,
   metrics,
@@ -24,7 +25,6 @@ from t5x_lite import (
   stopwatch,
 )
 from t5x_lite.datasets import DataIterator
-from t5x_lite.evaluators import Evaluator
 from t5x_lite.progress import Progress
 from t5x_lite.summaries import Summaries
 from t5x_lite.train_state import TrainState
@@ -47,7 +47,7 @@ class Loop:
   trainer: Trainer
   session: checkpoints.Session
   iterator: DataIterator
-  evaluators: Sequence[Evaluator]
+  evaluators: Sequence[evaluators.Evaluator]
   summaries: Summaries
   progress: Progress
   workdir: pathlib.Path
@@ -155,11 +155,8 @@ class Loop:
     return f"the last good checkpoint is step {step} in {self.workdir}"
 
   def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
-    found: dict[str, float] = {}
     with self.progress.stopwatch.part(stopwatch.EVALUATION):
-      for evaluator in self.evaluators:
-        values = evaluator(self.trainer, state)
-        found |= {f"{evaluator.name}/{k}": v for k, v in values.items()}
+      found = evaluators.run(self.evaluators, self.trainer, state)
     if found:
       self.summaries.scalars(step, found)
       self.progress.note(_one_line(step, found))

@@ -26,8 +26,8 @@ from t5x_lite import (
   run_record,
   stopwatch,
 )
+from t5x_lite import evaluators as evaluation
 from t5x_lite.datasets import Dataset
-from t5x_lite.evaluators import Evaluator
 from t5x_lite.objectives import Objective
 from t5x_lite.optimizers import Optimizer
 from t5x_lite.partitioning import Partitioner
@@ -48,7 +48,7 @@ def train(
   partitioner: Partitioner,
   checkpointer: checkpoints.Checkpointer,
   num_steps: int,
-  evaluators: Sequence[Evaluator] = (),
+  evaluators: Sequence[evaluation.Evaluator] = (),
   eval_every: int = 1000,
   evaluate_first: bool = False,
   log_every: int = 50,
@@ -146,7 +146,7 @@ def train(
         trainer=trainer,
         session=session,
         iterator=iterator,
-        evaluators=evaluators,
+        evaluators=evaluation.in_workdir(evaluators, workdir),
         summaries=summaries,
         progress=progress,
         workdir=pathlib.Path(workdir),

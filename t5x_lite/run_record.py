@@ -24,6 +24,7 @@ def check(
   record: Mapping[str, Any],
   ignore: Sequence[str] = (),
   *,
+  bound: bool = True,
   write: bool = True,
 ) -> None:
   """Writes the record of a new workdir, or compares it with the one there.
@@ -33,6 +34,9 @@ def check(
     record: nested mappings of JSON values.
     ignore: dotted names of fields, or groups of them, that may differ now
       ("data.batch_size").  The file keeps what it has.
+    bound: whether the workdir has something of its run to go on from.  If
+      not, a record that differs is replaced: a first attempt that failed
+      should not keep the corrected one out.
     write: False on all processes of a run but the first.
 
   Raises:
@@ -43,7 +47,7 @@ def check(
   current = json.loads(json.dumps(record, sort_keys=True))
   try:
     text = path.read_text() if path.exists() else None
-    if text is None:
+    if text is None or not bound:
       if write:
         _write(path, current)
       return

@@ -108,10 +108,14 @@ def train(
   if dry_run:
     describe.print_run(trainer, dataset, num_steps=num_steps, workdir=workdir)
     return
-  record = _record(trainer, dataset, seed)
-  run_record.check(workdir, record, write=hosts.is_first())
   watch = stopwatch.Stopwatch()
   with checkpointer.open(workdir) as session:
+    run_record.check(
+      workdir,
+      _record(trainer, dataset, seed),
+      bound=session.latest_step() is not None,
+      write=hosts.is_first(),
+    )
     with watch.part(stopwatch.START):
       iterator = dataset.iterator(
         host_index=jax.process_index(), num_hosts=jax.process_count()

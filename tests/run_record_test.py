@@ -41,6 +41,17 @@ def test_only_the_first_process_writes(tmp_path):
     run_record.check(tmp_path, {}, write=False)
 
 
+def test_a_workdir_without_progress_takes_another_run(tmp_path):
+  run_record.check(tmp_path, RECORD)
+  other = changed(data={"mixture": "wikipedia"})
+  run_record.check(tmp_path, other, bound=False, write=False)
+  assert json.loads((tmp_path / "run.json").read_text()) == RECORD
+  run_record.check(tmp_path, other, bound=False)
+  run_record.check(tmp_path, other)
+  with pytest.raises(errors.ConfigError):
+    run_record.check(tmp_path, RECORD)
+
+
 def test_refuses_another_run_field_by_field(tmp_path):
   run_record.check(tmp_path, RECORD)
   with pytest.raises(errors.ConfigError) as error:

@@ -29,9 +29,7 @@ class ShardCounter(toy.Counter):
 def same(x, y):
   return all(
     np.array_equal(a.data, b.data)
-    for a, b in zip(
-      x.addressable_shards, y.addressable_shards, strict=True
-    )
+    for a, b in zip(x.addressable_shards, y.addressable_shards, strict=True)
   )
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from t5x_lite import commands
-from t5x_lite.config import check, reach, reader, resolve
+from t5x_lite.config import check, reach, reader, resolve, shipped
 
 FILES = reader.shipped_files()
 ROOTS = [command.root for command in commands.COMMANDS.values()]
@@ -20,7 +20,7 @@ def test_there_are_files():
 
 
 def test_every_macro_is_read_somewhere():
-  read = check._read_by_shipped_files()
+  read = shipped.macros_read()
   for name in FILES:
     unread = set(reader.read([name]).macros()) - read
     assert not unread, name

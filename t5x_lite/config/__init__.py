@@ -3,6 +3,7 @@
 reader    files and flags -> statements, each with its place
 reach     which statements can have an effect
 check     what is wrong, with the place and the remedy
+shipped   what the files that come with t5x_lite have to offer
 writer    the statements that count, as one gin text
 loader    all of these in order, then gin itself
 record    the text, the versions and the command line, in the workdir

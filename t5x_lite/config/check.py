@@ -15,14 +15,13 @@ A setting that has no effect is an error, not a silence.  The rules:
 Each check returns problems as lines of text, the culprit's place first.
 """
 
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import gin
 
 from t5x_lite import errors
-from t5x_lite.config import annotations, reader, statements
+from t5x_lite.config import annotations, shipped, statements
 from t5x_lite.config.reach import Reach, everything
 
 Objects = Mapping[str, Callable[..., Any]]
@@ -36,7 +35,7 @@ def unread_macros(source: statements.Source, reached: Reach) -> list[str]:
     place = binding.place
     if name in read or place.shipped:
       continue
-    if not place.is_flag and name in _read_by_shipped_files():
+    if not place.is_flag and name in shipped.macros_read():
       continue
     near = errors.suggest(name, reached.macros or read)
     known = ", ".join(sorted(reached.macros))
@@ -90,7 +89,7 @@ def missing(source: statements.Source, reached: Reach) -> list[str]:
       continue
     problems.append(
       f"{readers[0].place}: {readers[0].name} reads a macro {name} that no "
-      f"file defines{_who_defines(name, macros)}"
+      f"file defines{_remedy(name, macros)}"
     )
   return problems
 
@@ -136,7 +135,8 @@ def without_effect(
         )
     elif not within.enters(binding.scope):
       scope = "/".join(binding.scope)
-      scopes = ["/".join(s) for s in within.scopes if s]
+      entered = [s for s in within.scopes if s and s[0] not in named.macros]
+      scopes = ["/".join(s) for s in entered]
       problems.append(
         f"{place}: no effect: no reference enters the scope {scope!r}"
         f"{errors.suggest(scope, scopes)}"
@@ -237,37 +237,13 @@ def _is_constant(name: str) -> bool:
   return "." in name
 
 
-def _shipped_texts() -> dict[str, str]:
-  names = reader.shipped_files()
-  return {n: (reader.SHIPPED / n).read_text(encoding="utf-8") for n in names}
-
-
-def _read_by_shipped_files() -> set[str]:
-  text = "\n".join(_shipped_texts().values())
-  return set(re.findall(r"%([A-Za-z_][\w/]*)", text))
-
-
-def _who_defines(name: str, known: Iterable[str]) -> str:
-  near = errors.suggest(name, known)
-  if near:
-    return near
-  line = re.compile(rf"^{re.escape(name)}\s*=", re.MULTILINE)
-  files = [n for n, text in _shipped_texts().items() if line.search(text)]
-  return _add_one_of(files) or f"; set it with --gin.{name}=..."
+def _remedy(name: str, known: Iterable[str]) -> str:
+  near = errors.suggest(name, known) or shipped.who_defines(name)
+  return near or f"; set it with --gin.{name}=..."
 
 
 def _no_run_file(root: str) -> str:
-  line = re.compile(rf"^{'.'.join(root.split('.')[-2:])}\b", re.MULTILINE)
-  files = [n for n, text in _shipped_texts().items() if line.search(text)]
-  return f"no gin file says how to run {root}{_add_one_of(files)}"
-
-
-def _add_one_of(files: list[str]) -> str:
-  if not files:
-    return ""
-  more = f", or one of {len(files) - 3} more" if len(files) > 3 else ""
-  named = " or ".join(f"--gin_file={name}" for name in files[:3])
-  return f"; add {named}{more}"
+  return f"no gin file says how to run {root}{shipped.who_runs(root)}"
 
 
 def _whose_default(

@@ -42,9 +42,11 @@ class Reach:
           self.called.setdefault(leaf.target, []).append(binding)
 
 
-def reach(source: statements.Source, roots: Iterable[str]) -> Reach:
-  """Follows the references from `roots`, dotted paths, to all that counts."""
-  found = Reach(set(roots), {()}, [], {}, {})
+def reach(
+  source: statements.Source, roots: Iterable[str], macros: Iterable[str] = ()
+) -> Reach:
+  """Follows references from dotted paths and macros to all that counts."""
+  found = Reach(set(roots), {()}, [], {name: [] for name in macros}, {})
   waiting = list(source.final().values())
   while True:
     counting = [b for b in waiting if _counts(b, found)]

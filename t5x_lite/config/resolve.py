@@ -95,7 +95,10 @@ def _look_up(name: str) -> Any:
   value: Any = sys.modules[".".join(parts[:start])]
   for i, part in enumerate(parts[start:], start):
     if not hasattr(value, part):
-      near = errors.suggest(part, [n for n in dir(value) if n[0] != "_"])
+      names = [n for n in dir(value) if n[0] != "_"]
+      if part == parts[-1]:  # not the module `stack` for the class `Stack`
+        names = [n for n in names if callable(getattr(value, n, None))]
+      near = errors.suggest(part, names)
       raise errors.ConfigError(
         f"{'.'.join(parts[:i])} has no {part!r}{near or '; is it imported?'}"
       )

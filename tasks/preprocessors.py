@@ -43,12 +43,12 @@ def tokenize_documents(
   With `end_documents`, EOS follows each document if the targets want EOS.
   """
   feature = output_features["targets"]
-  end = end_documents and feature.add_eos
+  end = feature.vocabulary.eos_id  # Loads the vocabulary, or tells why not.
 
   def tokenize(examples: rows.Batch) -> dict[str, tf.Tensor]:
     tokens = rows.encode(feature.vocabulary, examples[key])
-    if end:
-      tokens = _append(tokens, feature.vocabulary.eos_id)
+    if end_documents and feature.add_eos:
+      tokens = _append(tokens, end)
     lengths = tf.cast(tokens.row_lengths(), tf.int32)
     return {"tokens": tokens.flat_values, "lengths": lengths}
 
@@ -67,6 +67,8 @@ def tokenize_pairs(
   Keeps the text as `inputs_pretokenized` and so on, and other keys as they
   are, for metrics to read.
   """
+  # Loads the vocabularies, or tells why not.
+  ends = {k: f.vocabulary.eos_id for k, f in output_features.items()}
 
   def tokenize(examples: rows.Batch) -> dict[str, tf.Tensor | tf.RaggedTensor]:
     result = dict(examples)
@@ -79,7 +81,7 @@ def tokenize_pairs(
       if length is not None:
         ids = ids[:, : length - int(feature.add_eos)]
       if feature.add_eos:
-        ids = _append(ids, feature.vocabulary.eos_id)
+        ids = _append(ids, ends[name])
       result[name] = ids
     return result
 
@@ -196,7 +198,7 @@ def _corrupt(
   }
 
   @seqio.map_over_dataset(num_seeds=1)
-  def corrupt(batch: rows.Batch, seed: tf.Tensor):
+  def corrupt(batch: rows.Batch, seed: tf.Tensor) -> dict[str, tf.RaggedTensor]:
     mask = noise(batch, rows.seed_of(seed, batch["tokens"]))
     return corruption.corrupt(
       batch["tokens"],

@@ -147,8 +147,5 @@ def take(tokens: tf.Tensor, keep: tf.Tensor) -> tf.RaggedTensor:
 
 
 def unbatch(batches: tf.data.Dataset) -> tf.data.Dataset:
-  """Returns the single rows of (ragged) batches.
-
-  Twice as fast as tf.data's `unbatch` on ragged batches.
-  """
-  return batches.flat_map(tf.data.Dataset.from_tensor_slices)
+  """Returns the single rows of (ragged) batches."""
+  return batches.unbatch()

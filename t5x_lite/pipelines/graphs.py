@@ -21,6 +21,7 @@ if typing.TYPE_CHECKING:
   import tensorflow as tf
 
 _FAIL_IF_STATEFUL = 2
+_COUNTER = "counter_of_epochs"
 _PASSED_OVER = {
   "CacheDataset",
   "CacheDatasetV2",
@@ -29,6 +30,7 @@ _PASSED_OVER = {
 }
 _SHUFFLES = {"ShuffleDataset", "ShuffleDatasetV2", "ShuffleDatasetV3"}
 _REPEATS = {"RepeatDataset"}
+_BRANCHES = {"If", "StatelessIf", "Case", "StatelessCase", "While", "StatelessWhile"}
 # Ops by what they become, the number of control inputs that go at the end,
 # and the attributes that stay.
 _FUNCTION = ("f", "Targuments", "output_types", "output_shapes", "metadata")
@@ -121,13 +123,21 @@ def _rewritten(
   """Returns a copy without the ops `passed_over` and without parallelism."""
   result = type(graph)()
   result.CopyFrom(graph)
+  branching = _branching(graph)
   for nodes in _scopes(result):
     for node in nodes:
       node.device = ""
       if "use_inter_op_parallelism" in node.attr:
-        node.attr["use_inter_op_parallelism"].b = False
+        # The executor with one thread knows no branches.
+        parallel = node.attr["f"].func.name in branching
+        node.attr["use_inter_op_parallelism"].b = parallel
       if node.op in _SEQUENTIAL:
         _make_sequential(node)
+      if node.op == "ShuffleDatasetV3":
+        # Seeds for the next epoch come from a counter that all who load the
+        # graph would share; this stands for one of its own.
+        node.input[4] = _COUNTER
+  result.node.add(name=_COUNTER, op="DummySeedGenerator")
   # Only the pipeline itself, not those that functions make for an element:
   # these are short, and may repeat or shuffle on purpose.
   inputs = {n.name: n.input[0] for n in result.node if n.op in passed_over}
@@ -141,6 +151,28 @@ def _rewritten(
   del result.node[:]
   result.node.extend(kept)
   return result
+
+
+def _branching(graph: "tf.compat.v1.GraphDef") -> set[str]:
+  """Returns the functions in which, or below which, there are branches."""
+  found: set[str] = set()
+  before = -1
+  while before != len(found):
+    before = len(found)
+    found |= {
+      function.signature.name
+      for function in graph.library.function
+      if any(
+        node.op in _BRANCHES or found & _called(node)
+        for node in function.node_def
+      )
+    }
+  return found
+
+
+def _called(node: "tf.compat.v1.NodeDef") -> set[str]:
+  """Returns the functions that an op runs."""
+  return {node.op} | {value.func.name for value in node.attr.values()}
 
 
 def _make_sequential(node: "tf.compat.v1.NodeDef") -> None:

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import pathlib
+import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -46,6 +47,14 @@ class Evaluator(Protocol):
     """Metrics by name."""
 
 
+@typing.runtime_checkable
+class OfText(Protocol):
+  """An evaluator that reads tokens, and says by which vocabularies."""
+
+  def vocabularies(self) -> dict[str, dict[str, Any]]:
+    """The fingerprint of the vocabulary of each feature."""
+
+
 def in_workdir(
   evaluators: Iterable[Evaluator], workdir: str | os.PathLike[str]
 ) -> tuple[Evaluator, ...]:
@@ -75,7 +84,7 @@ def run(
           f"two evaluators are called {evaluator.name!r} and measure {name!r}:"
           " give one of them another name"
         )
-      found[f"{evaluator.name}/{name}"] = value
+      found[f"{evaluator.name}/{name}"] = float(value)
   return found
 
 
@@ -118,6 +127,10 @@ class LossEvaluator:
     if total is None:
       raise errors.DataError(f"evaluator {self.name!r} has no data")
     return metrics.values(total)
+
+  def vocabularies(self) -> dict[str, dict[str, Any]]:
+    """The fingerprint of the vocabulary of each feature."""
+    return _vocabularies(self.dataset.provider, self.dataset.feature_lengths)
 
   def _batches(self, trainer: Trainer) -> Iterable[Mapping[str, np.ndarray]]:
     if self.num_batches is None:  # may be too many to keep
@@ -185,7 +198,7 @@ class TaskEvaluator:
       DataError: there are no examples, or they cannot be read.
     """
     predictor = decoding.Predictor(
-      self.decoder,
+      decoding.decoder_of(self.feature_lengths, self.decoder),
       trainer.objective,
       trainer.partitioner,
       feature_lengths=self.feature_lengths,
@@ -211,6 +224,10 @@ class TaskEvaluator:
       ).items()
       for name, value in values.items()
     }
+
+  def vocabularies(self) -> dict[str, dict[str, Any]]:
+    """The fingerprint of the vocabulary of each feature."""
+    return _vocabularies(self.provider, self.feature_lengths)
 
   @functools.cached_property
   def provider(self) -> Any:
@@ -250,3 +267,12 @@ class TaskEvaluator:
       for row in rows:
         file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
     temporary.replace(path)
+
+
+def _vocabularies(
+  provider: Any, features: Iterable[str]
+) -> dict[str, dict[str, Any]]:
+  return {
+    name: providers.fingerprint(provider.output_features[name].vocabulary)
+    for name in features
+  }

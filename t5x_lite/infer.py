@@ -7,17 +7,25 @@ its text is longer than the model's inputs.  Lines are in the input's order.
 
 import dataclasses
 import hashlib
+import itertools
 import logging
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from rich import console, table
-
-from t5x_lite import chunks, decoding, hosts, sources, trained_model
+from t5x_lite import (
+  chunks,
+  decoding,
+  describe,
+  flops,
+  hosts,
+  sources,
+  trained_model,
+)
 from t5x_lite.objectives import Objective
 from t5x_lite.partitioning import Partitioner
+from t5x_lite.trainer import Trainer
 
 _log = logging.getLogger(__name__)
 
@@ -29,9 +37,9 @@ def infer(
   objective: Objective,
   partitioner: Partitioner,
   source: sources.Source,
-  decoder: decoding.Decoder,
-  batch_size: int,
   output: chunks.Output,
+  batch_size: int,
+  decoder: decoding.Decoder | None = None,
   checkpoint: str | None = None,
   step: int | str = "latest",
   dry_run: bool = False,
@@ -46,9 +54,9 @@ def infer(
     objective: from task features to model features.
     partitioner: mesh and rules.
     source: what to predict for.
-    decoder: from a batch to tokens.
-    batch_size: rows decoded at once, over all devices.
     output: where to write, and which share of the examples to make.
+    batch_size: rows decoded at once, over all devices.
+    decoder: None is greedy, up to the length of the targets.
     checkpoint: a workdir or the directory of a step; by default `workdir`.
     step: "latest" or a number.
     dry_run: show what would be done.
@@ -62,9 +70,10 @@ def infer(
     ConfigError: the output was begun with other settings, the vocabulary is
       another than the run's, or the batch doesn't divide among the devices.
   """
+  decoder = decoding.decoder_of(source.feature_lengths, decoder)
   checkpoint = checkpoint or workdir
   ((number, directory),) = trained_model.find(checkpoint, step).items()
-  trained_model.check_vocabulary(checkpoint, source.vocabulary)
+  trained_model.check_vocabulary(checkpoint, source.vocabularies())
   scan = source.scan()
   job = _Job(
     source=source,
@@ -77,12 +86,12 @@ def infer(
     ),
   )
   done = hosts.on_first(job.writer.done)
+  made = trained_model.trainer_of(model, objective, partitioner)
   if dry_run:
-    job.show(scan, directory, done)
+    job.show(made, scan, directory, done)
   elif done is None:
     print(f"{job.writer.path} is complete already")
   else:
-    made = trained_model.trainer_of(model, objective, partitioner)
     predictor = decoding.Predictor(
       decoder,
       objective,
@@ -140,8 +149,12 @@ class _Job:
     if done:
       _log.info("going on after %d of %d examples", first, self.count)
     started = time.monotonic()
+    remaining = self.ranges[done:] or [(0, 0)]
+    queries = self.source.read(remaining[0][0], remaining[-1][1])
     for chunk in range(done, len(self.ranges)):
-      rows = list(self._rows(predictor, model, *self.ranges[chunk]))
+      start, stop = self.ranges[chunk]
+      part = list(itertools.islice(queries, stop - start))
+      rows = list(self._rows(predictor, model, part, start))
       if writes:
         self.writer.write(chunk, rows)
       ready = self._size(chunk + 1)
@@ -155,9 +168,12 @@ class _Job:
     return sum(stop - start for start, stop in self.ranges[:num_chunks])
 
   def _rows(
-    self, predictor: decoding.Predictor, model: Any, start: int, stop: int
+    self,
+    predictor: decoding.Predictor,
+    model: Any,
+    queries: Sequence[sources.Query],
+    start: int,
   ) -> Iterator[dict[str, Any]]:
-    queries = list(self.source.read(start, stop))
     examples = [query.features for query in queries]
     predictions = predictor.predict(model, examples, first=start)
     for query, prediction in zip(queries, predictions, strict=True):
@@ -180,23 +196,29 @@ class _Job:
     print(f"{self.count} predictions in {self.writer.path}")
 
   def show(
-    self, scan: sources.Scan, directory: pathlib.Path, done: int | None
+    self,
+    made: Trainer,
+    scan: sources.Scan,
+    directory: pathlib.Path,
+    done: int | None,
   ) -> None:
     """Prints what `run` would do."""
-    shown = table.Table("setting", "value", title="infer (dry run)")
     state = (
-      "complete: nothing to do"
+      "complete, so nothing is to be done"
       if done is None
-      else f"{self._size(done)} of {self.count} examples are there"
+      else f"{self._size(done):,} examples are done"
     )
-    shown.add_row("checkpoint", str(directory))
-    for name, value in scan.fingerprint.items():
-      shown.add_row(name, str(value))
-    shown.add_row("examples", f"{self.count} of {scan.count}")
-    shown.add_row("chunks", str(len(self.ranges)))
-    shown.add_row("output", f"{self.writer.path} ({state})")
-    query = next(self.source.read(*self.ranges[0])) if self.ranges else None
-    if query is not None:
-      shown.add_row("first input", query.record["inputs"])
-      shown.add_row("as tokens", " ".join(map(str, query.features["inputs"])))
-    console.Console().print(shown)
+    facts: dict[str, Any] = {
+      "model": type(made.abstract.model).__name__,
+      "parameters": flops.num_parameters(made.abstract.model),
+      "checkpoint": directory,
+      **{k: v for k, v in scan.fingerprint.items() if k != "sha256"},
+      "examples": f"{self.count:,} of {scan.count:,}",
+      "output": self.writer.path,
+      "of it": state,
+    }
+    for query in self.source.read(*self.ranges[0]) if self.ranges else ():
+      facts["first input"] = query.record["inputs"]
+      facts["as ids"] = list(map(int, query.features["inputs"]))
+      break
+    describe.show([describe.facts("Inference", facts)])

@@ -5,11 +5,10 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 
-from t5x_lite import errors, optimizers, trainer
+from t5x_lite import errors, optimizers, run_record, trainer
 from t5x_lite.objectives import Objective
 from t5x_lite.partitioning import Partitioner
 from t5x_lite.train_state import TrainState
@@ -50,19 +49,25 @@ def find(
       f"the checkpoint {latest} must be called by its step, such as"
       f" {latest.parent / '1000'}"
     )
-  if steps == "latest":
-    return {int(latest.name): latest}
+  newest = int(latest.name)
+  is_step = latest == pathlib.Path(checkpoint).absolute()
+  if steps == "latest" or (steps == "all" and is_step):
+    return {newest: latest}
   if steps == "all":
-    root = pathlib.Path(checkpoint).absolute()
-    names = [latest] if latest == root else latest.parent.iterdir()
-    steps = [int(path.name) for path in names if path.name.isdecimal()]
+    names = [path.name for path in latest.parent.iterdir()]
+    steps = [int(name) for name in names if name.isdecimal()]
   if isinstance(steps, str):
     raise errors.ConfigError(
       f"steps {steps!r} is not 'latest', 'all', a step or a list of steps"
       f"{errors.suggest(steps, ('latest', 'all'))}"
     )
   chosen = sorted({steps} if isinstance(steps, int) else set(steps))
-  return {step: checkpoints.resolve(checkpoint, step) for step in chosen}
+  if is_step and chosen != [newest]:
+    raise errors.CheckpointError(
+      f"{latest} holds step {newest} only, not {', '.join(map(str, chosen))}:"
+      f" give {latest.parent}"
+    )
+  return {step: checkpoints.resolve(latest.parent, step) for step in chosen}
 
 
 def restore(made: trainer.Trainer, directory: pathlib.Path) -> TrainState:
@@ -84,38 +89,39 @@ def restore(made: trainer.Trainer, directory: pathlib.Path) -> TrainState:
   return TrainState(jnp.asarray(step, jnp.int32), model, ())
 
 
-def parameter_count(made: trainer.Trainer) -> int:
-  """Number of parameters; nothing is allocated."""
-  return sum(x.size for x in jax.tree.leaves(made.abstract.model))
+def check_vocabulary(
+  checkpoint: str, used: Mapping[str, Mapping[str, Any]]
+) -> None:
+  """Raises ConfigError if the run was made with other vocabularies.
 
-
-def check_vocabulary(checkpoint: str, vocabulary: Any) -> None:
-  """Raises ConfigError if the run was made with another vocabulary.
-
-  A workdir without a record, such as one of imported parameters, passes.
+  A checkpoint that no run of ours made, and so has no record, passes.
 
   Args:
-    checkpoint: workdir of the run.
-    vocabulary: of `vocabularies`, or None, which passes.
+    checkpoint: a workdir, its checkpoints directory, or that of one step.
+    used: fingerprints by feature, as in `datasets.Dataset.fingerprint`.
   """
-  from t5x_lite import run_record
-
-  path = pathlib.Path(checkpoint) / run_record.NAME
-  if vocabulary is None or not path.exists():
+  path = pathlib.Path(checkpoint).absolute()
+  records = [
+    directory / run_record.NAME for directory in (path, *path.parents[:2])
+  ]
+  record = next((path for path in records if path.exists()), None)
+  if record is None:
     return
   try:
-    saved = json.loads(path.read_text()).get("vocabulary")
-  except (OSError, ValueError) as error:
-    raise errors.CheckpointError(f"{path} cannot be read: {error}") from error
-  current = json.loads(json.dumps(vocabulary.fingerprint()))
-  if not isinstance(saved, Mapping) or saved == current:
-    return
+    saved = json.loads(record.read_text())["data"]["vocabulary"]
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise errors.CheckpointError(
+      f"{record} cannot be read: {type(error).__name__} {error}"
+    ) from error
   fields = [
-    f"{name} {saved.get(name)!r} then, {current.get(name)!r} now"
-    for name in {**saved, **current}
-    if saved.get(name) != current.get(name)
+    f"\n  {feature}.{field}: {then.get(field)!r} then, {now.get(field)!r} now"
+    for feature, now in json.loads(json.dumps(used)).items()
+    if (then := saved.get(feature)) is not None
+    for field in {**then, **now}
+    if then.get(field) != now.get(field)
   ]
-  raise errors.ConfigError(
-    f"the run in {checkpoint} was made with another vocabulary"
-    f" ({'; '.join(fields)}): set VOCABULARY to that of the run"
-  )
+  if fields:
+    raise errors.ConfigError(
+      f"the run in {record.parent} was made with another vocabulary:"
+      f"{''.join(fields)}\nSet VOCABULARY to that of the run"
+    )

@@ -8,6 +8,8 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+import seqio
+import tensorflow as tf
 
 from t5x_lite import (
   checkpoints,
@@ -62,10 +64,9 @@ def _infer(run, source, output=None, *, chunk_size=4, batch_size=4, **kwargs):
     objective=objectives.Seq2Seq(),
     partitioner=partitioning.Partitioner({"data": -1}, {}),
     source=source,
-    decoder=decoding.Decoder(6),
     batch_size=batch_size,
     output=chunks.Output(path, chunk_size=chunk_size, **shards),
-    **kwargs,
+    **({"decoder": decoding.Decoder(6)} | kwargs),
   )
 
 
@@ -313,13 +314,97 @@ def test_bad_settings(run, tmp_path):
 
 
 def test_another_vocabulary_than_the_run_had(run, tmp_path):
-  record = {"vocabulary": vocabularies.Bytes(extra_ids=100).fingerprint()}
+  saved = vocabularies.Bytes(extra_ids=100).fingerprint()
+  record = {"data": {"vocabulary": {"inputs": saved, "targets": saved}}}
   (run / "run.json").write_text(json.dumps(record))
   try:
-    with pytest.raises(errors.ConfigError, match="extra_ids 100 then, 0 now"):
+    with pytest.raises(errors.ConfigError, match="inputs.extra_ids: 100 then"):
       _infer(run, _file(_text(tmp_path)), tmp_path / "out.jsonl")
   finally:
     (run / "run.json").unlink()
+
+
+def _register(name, texts, split="test"):
+  feature = seqio.Feature(seqio.ByteVocabulary(), add_eos=True)
+  seqio.TaskRegistry.remove(name)
+  seqio.TaskRegistry.add(
+    name,
+    source=seqio.FunctionDataSource(
+      lambda split, shuffle_files, seed=None: (
+        tf.data.Dataset.from_tensor_slices(
+          {"inputs": texts, "targets": [text.upper() for text in texts]}
+        )
+      ),
+      splits=[split],
+    ),
+    preprocessors=[
+      seqio.preprocessors.tokenize,
+      seqio.preprocessors.append_eos_after_trim,
+    ],
+    output_features={"inputs": feature, "targets": feature},
+    metric_fns=[],
+  )
+
+
+def _split(mixture, split="test", **kwargs):
+  lengths = {"inputs": LENGTH, "targets": 8}
+  return sources.TaskSplit(mixture, split, lengths, task_modules=(), **kwargs)
+
+
+def test_a_task_gives_what_its_text_gives(run, tmp_path, whole):
+  _register("infer_lines", LINES)
+  path = _infer(run, _split("infer_lines"))
+  assert path == run / "infer" / "infer_lines-test-2.jsonl"
+  assert _rows(path) == [
+    {"inputs": row["inputs"], "targets": row["inputs"].upper()}
+    | {"prediction": row["prediction"], "score": row["score"]}
+    for row in _rows(whole)
+  ]
+  record = json.loads(path.with_suffix(".run.json").read_text())
+  assert record["source"]["vocabulary"]["inputs"] == BYTES.fingerprint()
+
+
+def test_a_mixture_goes_task_by_task(run, tmp_path):
+  _register("infer_a", LINES[:3])
+  _register("infer_b", LINES[3:7])
+  seqio.MixtureRegistry.remove("infer_both")
+  seqio.MixtureRegistry.add("infer_both", ["infer_a", "infer_b"], 1.0)
+  source = _split("infer_both", vocabulary=vocabularies.Bytes(extra_ids=5))
+  path = _infer(run, source, tmp_path / "out.jsonl", num_shards=2, shard=1)
+  rows = _rows(path)
+  assert [row["inputs"] for row in rows] == LINES[3:7]
+  assert {row["task"] for row in rows} == {"infer_b"}
+
+
+def test_mistakes_about_tasks(run):
+  _register("infer_lines", LINES)
+  with pytest.raises(errors.ConfigError, match="'infer_line'; did you mean"):
+    _infer(run, _split("infer_line"))
+  with pytest.raises(errors.ConfigError, match=r"no split 'tests'.*\['test'\]"):
+    _infer(run, _split("infer_lines", "tests"))
+
+
+def test_select():
+  lengths = {"inputs": 8, "targets": 8}
+  with pytest.raises(errors.ConfigError, match="nothing to predict for"):
+    sources.select(feature_lengths=lengths)
+  file = sources.select(
+    feature_lengths=lengths, file="a.txt", mixture="m", vocabulary=BYTES
+  )
+  assert file == sources.File("a.txt", BYTES, lengths)
+  split = sources.select(feature_lengths=lengths, mixture="m")
+  assert split == sources.TaskSplit("m", "validation", lengths)
+
+
+def test_the_decoder_stops_at_the_length_of_the_targets(run, tmp_path):
+  source = sources.File(
+    str(_text(tmp_path)), BYTES, {"inputs": LENGTH, "targets": 2}
+  )
+  _infer(run, source, tmp_path / "out.jsonl", decoder=None)
+  record = json.loads((tmp_path / "out.run.json").read_text())
+  assert record["decoder"] == {"max_length": 2, "strategy": "greedy"}
+  with pytest.raises(errors.ConfigError, match="lacks 'targets'"):
+    _infer(run, _file(_text(tmp_path)), decoder=None)
 
 
 def test_dry_run_touches_nothing(run, tmp_path, capsys):

@@ -1,7 +1,7 @@
 """Decoding: from a model's `prefill` and `step` to tokens, and to batches."""
 
 from t5x_lite.decoding.decoder import Decoded, Decoder
-from t5x_lite.decoding.predictor import Prediction, Predictor
+from t5x_lite.decoding.predictor import Prediction, Predictor, decoder_of
 from t5x_lite.decoding.sampling import Strategy, greedy
 
 __all__ = [
@@ -10,5 +10,6 @@ __all__ = [
   "Prediction",
   "Predictor",
   "Strategy",
+  "decoder_of",
   "greedy",
 ]

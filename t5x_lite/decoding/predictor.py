@@ -34,6 +34,21 @@ class Prediction:
   score: float
 
 
+def decoder_of(
+  feature_lengths: Mapping[str, int], decoder: Decoder | None = None
+) -> Decoder:
+  """The decoder, or a greedy one that stops at the length of the targets."""
+  if decoder is not None:
+    return decoder
+  if TARGETS not in feature_lengths:
+    raise errors.ConfigError(
+      f"feature_lengths {dict(feature_lengths)} lacks {TARGETS!r}, where"
+      f" decoding is to stop{errors.suggest(TARGETS, feature_lengths)}; give"
+      " it, or a decoder"
+    )
+  return Decoder(feature_lengths[TARGETS])
+
+
 class Predictor:
   """Pads examples to batches, decodes or scores them, and keeps their order.
 
@@ -41,8 +56,7 @@ class Predictor:
   that decoding and scoring compile once each.
 
   Attributes:
-    decoder: from a batch to tokens; None is greedy, up to the length of the
-      targets.
+    decoder: from a batch to tokens.
     objective: from task features to model features.
     partitioner: where batches and results lie.
     feature_lengths: of the objective's task features.
@@ -52,7 +66,7 @@ class Predictor:
 
   def __init__(
     self,
-    decoder: Decoder | None,
+    decoder: Decoder,
     objective: Objective,
     partitioner: Partitioner,
     *,
@@ -61,23 +75,21 @@ class Predictor:
     seed: int = 0,
   ):
     for feature in objective.features:
-      needed = feature != TARGETS or decoder is None
-      if needed and feature not in feature_lengths:
+      if feature != TARGETS and feature not in feature_lengths:
         raise errors.ConfigError(
           f"feature_lengths {dict(feature_lengths)} lacks {feature!r}, which"
           f" {type(objective).__name__} needs"
           f"{errors.suggest(feature, feature_lengths)}"
         )
     partitioner.check_batch(batch_size, 1)
-    self.decoder = decoder or Decoder(feature_lengths[TARGETS])
-    self.objective = objective
+    self.decoder, self.objective = decoder, objective
     self.partitioner, self.batch_size = partitioner, batch_size
     self.feature_lengths = dict(feature_lengths)
     self._key = jax.random.key(seed)
     # Replicated results, so that every host can read all of them.
     replicated = NamedSharding(partitioner.mesh, PartitionSpec())
     decode = jax.jit(_decode, static_argnums=0, out_shardings=replicated)
-    self._decode = functools.partial(decode, self.decoder)
+    self._decode = functools.partial(decode, decoder)
     self._score = jax.jit(log_likelihoods, out_shardings=replicated)
 
   def predict(

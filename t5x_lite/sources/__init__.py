@@ -1,6 +1,47 @@
 """What `infer` predicts for: lines of a file, or a split of a task."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from t5x_lite import errors, vocabularies
 from t5x_lite.sources.base import Query, Scan, Source
 from t5x_lite.sources.files import File
+from t5x_lite.sources.task_split import TaskSplit
 
-__all__ = ["File", "Query", "Scan", "Source"]
+__all__ = ["File", "Query", "Scan", "Source", "TaskSplit", "select"]
+
+
+def select(
+  *,
+  feature_lengths: Mapping[str, int],
+  file: str | None = None,
+  mixture: Any = None,
+  split: str = "validation",
+  vocabulary: vocabularies.SentencePiece | vocabularies.Bytes | None = None,
+  prefix: str = "",
+  key: str = "inputs",
+  task_modules: Sequence[str] = ("tasks",),
+) -> Source:
+  """The file if one is named, otherwise the split of the mixture.
+
+  Args:
+    feature_lengths: greatest numbers of tokens, by feature.
+    file: see `File`.
+    mixture: see `TaskSplit`.
+    split: of the mixture.
+    vocabulary: of a file; of a mixture, in place of its own.
+    prefix: in front of every text of a file.
+    key: of the text in a file of JSON lines.
+    task_modules: modules that register tasks.
+
+  Raises:
+    ConfigError: neither is named, or a file without a vocabulary.
+  """
+  if file is not None:
+    return File(file, vocabulary, feature_lengths, prefix, key)
+  if mixture is None:
+    raise errors.ConfigError(
+      "nothing to predict for: set INPUTS, a file of text or JSON lines, or"
+      " MIXTURE, a task"
+    )
+  return TaskSplit(mixture, split, feature_lengths, vocabulary, task_modules)

@@ -6,8 +6,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from t5x_lite import vocabularies
-
 
 @dataclasses.dataclass(frozen=True)
 class Query:
@@ -37,16 +35,18 @@ class Source(Protocol):
 
   It is gone through twice: `scan` finds what is wrong with it before a model
   is loaded, `read` tokenizes.
-
-  Attributes:
-    name: for files about it.
-    feature_lengths: of what `read` gives.
-    vocabulary: of text and tokens; None is the task's own.
   """
 
-  name: str
-  feature_lengths: Mapping[str, int]
-  vocabulary: vocabularies.Vocabulary | None
+  @property
+  def name(self) -> str:
+    """For files about it."""
+
+  @property
+  def feature_lengths(self) -> Mapping[str, int]:
+    """Greatest numbers of tokens, by feature."""
+
+  def vocabularies(self) -> dict[str, dict[str, Any]]:
+    """The fingerprint of the vocabulary of each feature."""
 
   def scan(self) -> Scan:
     """Goes through all examples.  Raises DataError for a bad one."""

@@ -68,9 +68,13 @@ class File:
     suffix = pathlib.Path(self.path.removesuffix(".gz")).suffix
     return suffix in (".jsonl", ".json", ".ndjson")
 
+  def vocabularies(self) -> dict[str, dict[str, Any]]:
+    """The fingerprint of the vocabulary, of inputs and targets alike."""
+    assert self.vocabulary is not None
+    return dict.fromkeys(("inputs", "targets"), self.vocabulary.fingerprint())
+
   def scan(self) -> base.Scan:
     """Reads the whole file and checks every line."""
-    assert self.vocabulary is not None
     digest, count = hashlib.sha256(), 0
     for number, line in self._lines():
       digest.update(line + b"\n")
@@ -83,7 +87,7 @@ class File:
       "prefix": self.prefix,
       "key": self.key,
       "length": self.feature_lengths["inputs"],
-      "vocabulary": self.vocabulary.fingerprint(),
+      "vocabulary": self.vocabularies()["inputs"],
     }
     return base.Scan(count, fingerprint)
 

@@ -1,0 +1,122 @@
+"""Examples from a split of a SeqIO task, or of each task of a mixture."""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from t5x_lite import errors, task_metrics, vocabularies
+from t5x_lite.pipelines import damage, providers
+from t5x_lite.sources import base
+
+if typing.TYPE_CHECKING:
+  import seqio
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSplit:
+  """The examples of a split, task after task, as the tasks order them.
+
+  Beside a prediction stand the target and, in a mixture, the task.
+
+  Attributes:
+    mixture: name of a task or mixture, or an object with `register`.
+    split: of the tasks.
+    feature_lengths: greatest numbers of tokens, by feature.
+    vocabulary: of all text features, in place of the tasks' own.
+    task_modules: modules that register tasks; imported first.
+  """
+
+  mixture: Any
+  split: str
+  feature_lengths: Mapping[str, int]
+  vocabulary: vocabularies.SentencePiece | vocabularies.Bytes | None = None
+  task_modules: Sequence[str] = ("tasks",)
+
+  @property
+  def name(self) -> str:
+    """Mixture and split."""
+    return f"{self._provider.name}-{self.split}"
+
+  def vocabularies(self) -> dict[str, dict[str, Any]]:
+    """The fingerprint of the vocabulary of each feature."""
+    features = self._provider.output_features
+    return {
+      name: providers.fingerprint(features[name].vocabulary)
+      for name in self.feature_lengths
+    }
+
+  def scan(self) -> base.Scan:
+    """Reads all examples.
+
+    Raises:
+      ConfigError: there is no such task, split or feature.
+      DataError: there are no examples, or they cannot be read.
+    """
+    digest, count = hashlib.sha256(), 0
+    for _, example in self._examples():
+      digest.update(np.asarray(example["inputs"], np.int32).tobytes() + b"\n")
+      count += 1
+    if not count:
+      raise errors.DataError(f"there are no examples in {self.name!r}")
+    fingerprint = {
+      "mixture": self._provider.name,
+      "split": self.split,
+      "sha256": digest.hexdigest(),
+      "feature_lengths": dict(self.feature_lengths),
+      "vocabulary": self.vocabularies(),
+    }
+    return base.Scan(count, fingerprint)
+
+  def read(self, start: int, stop: int) -> Iterator[base.Query]:
+    """Yields the examples [start, stop)."""
+    several = len(providers.tasks(self._provider)) > 1
+    for task, example in itertools.islice(self._examples(), start, stop):
+      record = {
+        name: task_metrics.text(example, name, task)
+        for name in ("inputs", "targets")
+        if name in task.output_features
+      }
+      if several:
+        record["task"] = task.name
+      yield base.Query({"inputs": example["inputs"]}, record)
+
+  def decode(self, tokens: np.ndarray) -> str:
+    """The text of predicted tokens."""
+    features = self._provider.output_features
+    return features["targets"].vocabulary.decode(tokens.tolist())
+
+  @functools.cached_property
+  def _provider(self) -> Any:
+    return providers.find(
+      self.mixture,
+      task_modules=self.task_modules,
+      vocabulary=self.vocabulary,
+      features=self.feature_lengths,
+    )
+
+  def _examples(self) -> Iterator[tuple["seqio.Task", Mapping[str, Any]]]:
+    import tensorflow as tf
+
+    for task in providers.tasks(self._provider):
+      if self.split not in task.splits:
+        known = sorted(task.splits)
+        raise errors.ConfigError(
+          f"task {task.name!r} has no split {self.split!r}"
+          f"{errors.suggest(self.split, known)}; it has {known}"
+        )
+      try:
+        dataset = task.get_dataset(
+          dict(self.feature_lengths), self.split, shuffle=False, seed=0
+        )
+        for example in dataset.as_numpy_iterator():
+          yield task, example
+      except tf.errors.OpError as error:
+        raise damage.explained(
+          error, provider=task, split=self.split
+        ) from error

@@ -55,9 +55,9 @@ def save(workdir: str | os.PathLike, devices: Sequence[Any] = ()) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     config_gin, environment_json = _free_names(directory)
     if loader.current is not None:
-      header = f"# {found['time']}, t5x_lite {t5x_lite.__version__}: "
-      text = f"{header}{found['command']}\n{loader.current.text}"
-      _write(config_gin, text)
+      command = " \\\n#     ".join(_command())
+      header = f"# {found['time']}, t5x_lite {t5x_lite.__version__}\n"
+      _write(config_gin, f"{header}# {command}\n{loader.current.text}")
     _write(environment_json, json.dumps(found, indent=2) + "\n")
   except OSError as error:
     raise errors.CheckpointError(
@@ -77,7 +77,8 @@ def environment() -> dict[str, Any]:
   now = datetime.datetime.now(datetime.UTC)
   return {
     "time": now.isoformat(timespec="seconds"),
-    "command": shlex.join(sys.argv),
+    "command": " ".join(_command()),
+    "executable": sys.executable,
     "working_directory": os.getcwd(),
     "versions": versions,
     "platform": platform.platform(),
@@ -85,6 +86,25 @@ def environment() -> dict[str, Any]:
     "code": _git_state(pathlib.Path(__file__).resolve().parent),
     "own_code": _git_state(pathlib.Path.cwd()),
   }
+
+
+def _command() -> list[str]:
+  """The words of the command line, quoted for a shell and for readers."""
+  program, *arguments = sys.argv
+  program = os.path.basename(program)
+  return [
+    "t5x_lite" if program == "__main__.py" else program,
+    *map(_quote, arguments),
+  ]
+
+
+def _quote(word: str) -> str:
+  if shlex.quote(word) == word:
+    return word
+  if set('"$`\\!') & set(word):
+    return shlex.quote(word)
+  name, equals, value = word.partition("=")
+  return f'{name}="{value}"' if equals else f'"{word}"'
 
 
 def _git_state(directory: pathlib.Path) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -13,13 +14,19 @@ from tests.config import toy as toy_lib
 
 
 def test_record_of_a_start(toy, monkeypatch):
-  monkeypatch.setattr(sys, "argv", ["t5x_lite", "train", "--gin.A=a b"])
+  argv = ["bin/t5x_lite", "train", "--gin.A={'a': 1}", "--gin.B='$b'"]
+  monkeypatch.setattr(sys, "argv", argv)
   toy.load(*toy_lib.SETTINGS)
   config.save("w", devices=["cpu:0", "cpu:1"])
   text = (toy.directory / "w/config.gin").read_text()
-  assert "t5x_lite train '--gin.A=a b'" in text.splitlines()[0]
+  assert text.splitlines()[1:5] == [
+    "# t5x_lite \\",
+    "#     train \\",
+    "#     --gin.A=\"{'a': 1}\" \\",
+    "#     " + shlex.quote(argv[3]),
+  ]
   found = json.loads((toy.directory / "w/environment.json").read_text())
-  assert found["command"] == "t5x_lite train '--gin.A=a b'"
+  assert shlex.split(found["command"]) == ["t5x_lite", *argv[1:]]
   assert found["devices"] == ["cpu:0", "cpu:1"]
   assert found["working_directory"] == str(toy.directory)
   import jax

@@ -86,15 +86,18 @@ class InitializeFrom:
     self, directory: pathlib.Path, wanted: Mapping[str, Mapping[str, Any]]
   ) -> dict[str, dict[str, str]]:
     """Item -> our name -> their name, of the arrays to load."""
-    plan, misfits = {}, []
+    plan, misfits, hint = {}, [], ""
     used: set[str] = set()
     for item, ours in wanted.items():
       saved = arrays.saved_specs(directory / item)
       sources = self._sources(ours, used)
       bad = _misfits(sources, ours, saved)
       misfits += bad
-      for row in bad:
-        del sources[row[0]]
+      for name, theirs, *_ in bad:
+        if theirs not in saved and theirs != name:  # a pattern's doing
+          near = errors.suggest(theirs, saved)
+          hint = hint or (near and f"\n  {theirs}{near}")
+        del sources[name]
       plan[item] = sources
       left = sorted(set(saved) - set(sources.values()))
       if left and not bad:
@@ -106,7 +109,7 @@ class InitializeFrom:
           ", ..." if len(left) > _SHOWN else "",
         )
     idle = [pattern for pattern, _ in self.map if pattern not in used]
-    self._report(directory, misfits, idle)
+    self._report(directory, misfits, hint, idle)
     return plan
 
   def _sources(self, ours: Iterable[str], used: set[str]) -> dict[str, str]:
@@ -128,6 +131,7 @@ class InitializeFrom:
     self,
     directory: pathlib.Path,
     misfits: Sequence[tuple[str, str, str, str]],
+    hint: str,
     idle: Sequence[str],
   ) -> None:
     """Raises or warns if arrays are not found or patterns match nothing."""
@@ -137,6 +141,7 @@ class InitializeFrom:
       found.append(
         f"{len(misfits)} arrays have no counterpart:\n"
         + tree.table(misfits, header)
+        + hint
       )
     if idle:
       listed = ", ".join(map(repr, idle))

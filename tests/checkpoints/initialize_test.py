@@ -147,6 +147,7 @@ def test_strict_names_all_that_does_not_fit(source, tmp_path):
   }
   assert "atention/key/kernel" in rows["mixer/key/kernel"]
   assert "float32[8 16]  float32[8 32]" in rows["head/kernel"]
+  assert "did you mean 'attention/key/kernel'" in message
   assert "match none of our arrays: 'haed/.*'" in message
   assert "strict=False" in message
 

@@ -33,17 +33,18 @@ A run is put together from gin files: a model, an objective and a run file
       "Pre-train T5.1.1 small by span corruption:",
       "t5x_lite train --workdir=/tmp/t5 --gin_file=models/t5_1_1/small.gin"
       " --gin_file=objectives/seq2seq.gin --gin_file=runs/pretrain.gin"
-      " --gin.MIXTURE=wikitext2_span_corruption",
+      " --gin.MIXTURE=wikitext2_span_corruption --gin.TRAIN_STEPS=10000",
     ),
     (
-      "Look before you start: parameters, mesh, data and schedule:",
-      "t5x_lite train --dry_run --workdir=/tmp/t5"
+      "On text of your own; first look: parameters, mesh, data and schedule:",
+      "t5x_lite train --dry_run --workdir=/tmp/mine"
       " --gin_file=models/t5_1_1/small.gin --gin_file=objectives/seq2seq.gin"
-      " --gin_file=runs/pretrain.gin --gin.MIXTURE=wikitext2_span_corruption",
+      " --gin_file=runs/pretrain.gin --gin_file=data/files.gin"
+      " --gin.FILES=/data/books --gin.TRAIN_STEPS=10000",
     ),
     (
       "Repeat a run with one thing changed:",
-      "t5x_lite train --workdir=/tmp/t5_warm --gin_file=/tmp/t5/config.gin"
+      "t5x_lite train --workdir=/tmp/again --gin_file=/tmp/t5/config.gin"
       " --gin.SEED=1",
     ),
   ),
@@ -60,20 +61,20 @@ loss, and what the tasks themselves define on the decoded text.  Predictions
 are written beside the metrics, as JSON lines.""",
   examples=(
     (
-      "Evaluate the last checkpoint of a run:",
-      "t5x_lite eval --workdir=/tmp/t5 --gin_file=models/t5_1_1/small.gin"
-      " --gin_file=objectives/seq2seq.gin --gin_file=runs/evaluate.gin"
-      " --gin.MIXTURE=docstrings_multitask",
+      "The last checkpoint of a run, with its model as it was recorded:",
+      "t5x_lite eval --workdir=/tmp/t5 --gin_file=runs/evaluate.gin"
+      " --gin_file=/tmp/t5/config.gin",
     ),
     (
-      "With the model of a run, as it was recorded:",
-      "t5x_lite eval --workdir=/tmp/t5 --gin_file=/tmp/t5/config.gin"
-      " --gin_file=runs/evaluate.gin",
+      "All its checkpoints, on the test split of another task:",
+      "t5x_lite eval --workdir=/tmp/t5 --gin_file=runs/evaluate.gin"
+      " --gin_file=/tmp/t5/config.gin --gin.MIXTURE=docstrings_summary"
+      " --gin.SPLIT=test --gin.STEPS=all",
     ),
     (
       "See which settings there are, and where each value comes from:",
-      "t5x_lite eval --list_macros --gin_file=models/t5_1_1/small.gin"
-      " --gin_file=runs/evaluate.gin",
+      "t5x_lite eval --list_macros --gin_file=runs/evaluate.gin"
+      " --gin_file=models/t5_1_1/small.gin",
     ),
   ),
   run_file="runs/evaluate.gin",
@@ -89,19 +90,19 @@ or a JSONL file, and writes JSON lines.  Work can be divided into shards, and
 what is finished is not done again after a restart.""",
   examples=(
     (
-      "Predict for a task:",
-      "t5x_lite infer --workdir=/tmp/t5 --gin_file=models/t5_1_1/small.gin"
-      " --gin_file=runs/infer.gin --gin.MIXTURE=docstrings_summary",
+      "For a file, with the model of a run as it was recorded:",
+      "t5x_lite infer --workdir=/tmp/t5 --gin_file=runs/infer.gin"
+      " --gin_file=/tmp/t5/config.gin --gin.INPUTS=questions.txt",
     ),
     (
-      "See what can be set, such as the file to read:",
-      "t5x_lite infer --list_macros --gin_file=models/t5_1_1/small.gin"
-      " --gin_file=runs/infer.gin",
+      "For a task; this process makes the first half:",
+      "t5x_lite infer --workdir=/tmp/t5 --gin_file=runs/infer.gin"
+      " --gin_file=/tmp/t5/config.gin --gin.MIXTURE=docstrings_summary"
+      " --gin.SHARD=0 --gin.NUM_SHARDS=2",
     ),
     (
-      "Check a command line without running it:",
-      "t5x_lite infer --dry_run --workdir=/tmp/t5"
-      " --gin_file=/tmp/t5/config.gin --gin_file=runs/infer.gin",
+      "See what can be set:",
+      "t5x_lite infer --list_macros --gin_file=runs/infer.gin",
     ),
   ),
   run_file="runs/infer.gin",

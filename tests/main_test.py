@@ -188,8 +188,10 @@ start = time.process_time()
 from t5x_lite import commands, main
 import dataclasses
 name, *argv = sys.argv[1:]
-command = dataclasses.replace(commands.COMMANDS["train"], root=f"{name}.train")
-commands.COMMANDS["train"] = command
+if name != "t5x_lite":
+  command = commands.COMMANDS["train"]
+  command = dataclasses.replace(command, root=f"{name}.train")
+  commands.COMMANDS["train"] = command
 code = main.main(argv)
 bridge = sys.modules.get("jax._src.xla_bridge")
 print(json.dumps({
@@ -201,10 +203,10 @@ print(json.dumps({
 """
 
 
-def _probe(toy, *argv):
+def _probe(directory, name, *argv):
   done = subprocess.run(
-    [sys.executable, "-c", PROBE, toy.name, *argv],
-    cwd=toy.directory,
+    [sys.executable, "-c", PROBE, name, *argv],
+    cwd=directory,
     env={"PYTHONPATH": str(reader.SHIPPED.parent), "PATH": "/usr/bin:/bin"},
     capture_output=True,
     text=True,
@@ -216,11 +218,17 @@ def _probe(toy, *argv):
 
 @pytest.mark.parametrize(
   "setting",
-  ["BATCH_SZ=4", "layers.Attention.haeds=4", "DIM=wide", "encodr/Norm.dim=1"],
+  [
+    "BATCH_SZ=4",
+    "layers.Attention.haeds=4",
+    "DIM=wide",
+    "encodr/layers.Attention.heads=1",
+  ],
 )
 def test_errors_come_before_devices_and_tensorflow(toy, setting):
   done, found = _probe(
-    toy,
+    toy.directory,
+    toy.name,
     "train",
     "--workdir=w",
     "--gin_file=models/t5_1_1/small.gin",
@@ -235,8 +243,31 @@ def test_errors_come_before_devices_and_tensorflow(toy, setting):
   assert not (toy.directory / "w").exists()
 
 
+def test_errors_of_shipped_runs_come_as_early(tmp_path):
+  done, found = _probe(
+    tmp_path,
+    "t5x_lite",
+    "train",
+    "--workdir=w",
+    "--gin_file=models/t5_1_1/small.gin",
+    "--gin_file=objectives/seq2seq.gin",
+    "--gin_file=runs/pretrain.gin",
+    "--gin.MIXTURE=c4_span_corruption",
+    "--gin.TRAIN_STEPS=many",
+  )
+  assert done.stderr == (
+    "t5x_lite: error: --gin.TRAIN_STEPS=many: TRAIN_STEPS (read by "
+    "train.train.num_steps) must be int, got 'many' (str)\n"
+  )
+  assert (found["code"], found["devices"]) == (2, False)
+  assert found["seconds"] < 5
+  assert "t5x_lite.train" in found["modules"]
+  assert not {"tensorflow", "seqio", "orbax"} & set(found["modules"])
+  assert list(tmp_path.iterdir()) == []
+
+
 def test_help_is_quick(toy):
-  done, found = _probe(toy, "train", "--help")
+  done, found = _probe(toy.directory, toy.name, "train", "--help")
   assert "usage: t5x_lite train" in done.stdout
   assert found["seconds"] < 1
   assert "jax" not in found["modules"]

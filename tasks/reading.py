@@ -198,8 +198,8 @@ class Reader:
 
 
 def _open(path: pathlib.Path) -> IO[bytes]:
-  opened = gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
-  return cast(IO[bytes], opened)
+  opens = gzip.open if path.suffix == ".gz" else open
+  return cast(IO[bytes], opens(path, "rb"))
 
 
 def _lines(stream: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:

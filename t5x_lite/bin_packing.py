@@ -66,7 +66,9 @@ def _runs(
     np.concatenate([[0], np.cumsum(column, dtype=np.int64)])
     for column in lengths.T
   ]
-  rows, rooms, start = [], [], 0
+  rows: list[list[int]] = []
+  rooms: list[list[int]] = []
+  start = 0
   while len(rows) < num_rows and start < len(lengths):
     end = min(
       int(np.searchsorted(total, total[start] + limit, side="right")) - 1

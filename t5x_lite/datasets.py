@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from t5x_lite import errors, packing, vocabularies
-from t5x_lite.pipelines import damage, iterator, providers, shards
+from t5x_lite.pipelines import iterator, providers, shards
 
 DataIterator = iterator.DataIterator
 
@@ -81,7 +81,7 @@ class Dataset:
         f"{_largest_divisor(self.batch_size, self.num_shards)}"
       )
     if self.vocabulary and self.vocab_size is not None:
-      size = self.vocabulary.fingerprint()["size"]
+      size = int(self.vocabulary.fingerprint()["size"])
       _check_vocab_size(self.vocabulary, size, self.vocab_size)
 
   def for_model(self, features: Sequence[str], vocab_size: int) -> "Dataset":
@@ -104,7 +104,7 @@ class Dataset:
     )
 
   @functools.cached_property
-  def provider(self) -> "providers.Provider":
+  def provider(self) -> providers.Provider:
     """The SeqIO task or mixture, with the vocabulary of this dataset.
 
     Raises:
@@ -161,16 +161,14 @@ class Dataset:
     # All hosts must see the end of finite data with the same batch.
     read = visible if self.num_epochs is None else range(self.num_shards)
     sizes = self._vocab_sizes()
+    for shard in read:
+      self._pipelines[shard].check()
     streams = {
       shard: iterator.Stream(
-        self._pipelines[shard].chunks,
+        self._pipelines[shard],
         packing.Packer(self.feature_lengths, pack=self.pack),
         sizes,
         endless=self.num_epochs is None,
-        name=self._pipelines[shard].name,
-        explain=functools.partial(
-          damage.explained, provider=self.provider, split=self.split
-        ),
       )
       for shard in read
     }

@@ -106,13 +106,13 @@ class Packer:
       rows = bin_packing.best_fit(lengths, capacity, self._rows)
     else:
       rows = [[index] for index in range(len(lengths))]
-    rows = [kept[row] for row in rows]
-    ready = self._lay_out(pool, rows)
+    chosen = [kept[row] for row in rows]
+    ready = self._lay_out(pool, chosen)
     self._ready = {
       key: np.concatenate([value, ready[key]])
       for key, value in self._ready.items()
     }
-    used = np.concatenate([*rows, np.zeros(0, np.int64)])
+    used = np.concatenate([*chosen, np.zeros(0, np.int64)])
     left = np.setdiff1d(kept, used, assume_unique=True)
     self._pool = {name: value.take(left) for name, value in pool.items()}
     self._new = []

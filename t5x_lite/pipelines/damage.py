@@ -6,24 +6,26 @@ it happens the files of the tasks are read again, one by one, to tell.
 
 import gzip
 import pathlib
+import re
 import struct
 import typing
 import zlib
 from collections.abc import Iterator
 
 from t5x_lite import errors
+from t5x_lite.pipelines import providers
 
 if typing.TYPE_CHECKING:
-  from t5x_lite.pipelines import providers
+  import tensorflow as tf
 
 _GZIP = b"\x1f\x8b"
 _BLOCK = 1 << 20
 
 
 def explained(
-  error: Exception, *, provider: "providers.Provider", split: str
-) -> Exception:
-  """Returns an error that names the culprit, or `error` if it is a defect.
+  error: "tf.errors.OpError", provider: providers.Provider, split: str
+) -> errors.DataError | None:
+  """Returns an error that names the culprit, None if it is no fault of data.
 
   Args:
     error: raised by TensorFlow when reading.
@@ -39,8 +41,8 @@ def explained(
     | tf.errors.NotFoundError
     | tf.errors.PermissionDeniedError,
   ):
-    return error
-  reason = error.message.split(" [[")[0].split(" [Op:")[0].strip()
+    return None
+  reason = re.sub(r"\{\{.*?\}\} ?| \[\[.*| \[Op:.*", "", error.message)
   if isinstance(error, tf.errors.DataLossError):
     for place in find(_files(provider, split)):
       return errors.DataError(
@@ -65,9 +67,7 @@ def find(files: Iterator[str]) -> Iterator[str]:
       yield found
 
 
-def _files(provider: "providers.Provider", split: str) -> Iterator[str]:
-  from t5x_lite.pipelines import providers
-
+def _files(provider: providers.Provider, split: str) -> Iterator[str]:
   for task in providers.tasks(provider):
     try:
       yield from map(str, task.source.list_shards(split))

@@ -30,7 +30,14 @@ _PASSED_OVER = {
 }
 _SHUFFLES = {"ShuffleDataset", "ShuffleDatasetV2", "ShuffleDatasetV3"}
 _REPEATS = {"RepeatDataset"}
-_BRANCHES = {"If", "StatelessIf", "Case", "StatelessCase", "While", "StatelessWhile"}
+_BRANCHES = {
+  "If",
+  "StatelessIf",
+  "Case",
+  "StatelessCase",
+  "While",
+  "StatelessWhile",
+}
 # Ops by what they become, the number of control inputs that go at the end,
 # and the attributes that stay.
 _FUNCTION = ("f", "Targuments", "output_types", "output_shapes", "metadata")

@@ -9,7 +9,7 @@ import json
 import os
 import pathlib
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from t5x_lite import errors, packing
 
 if typing.TYPE_CHECKING:
   import tensorflow as tf
+
+  from t5x_lite.pipelines import shards
 
 Batch = dict[str, np.ndarray]
 # So many examples without a token, and there is no use in reading on.
@@ -28,38 +30,37 @@ class Stream:
   """The rows of one data shard.
 
   Args:
-    chunks: starts the shard's tf.data pipeline from its beginning.
+    pipeline: of the shard.
     packer: new.
     sizes: of the vocabulary, by feature.
     endless: whether the pipeline repeats forever.
-    name: of the shard, for messages and files.
-    explain: turns an error of TensorFlow into one that names the culprit.
   """
 
   def __init__(
     self,
-    chunks: Callable[[], "tf.data.Dataset"],
+    pipeline: "shards.Pipeline",
     packer: packing.Packer,
     sizes: Mapping[str, int],
     *,
     endless: bool,
-    name: str,
-    explain: Callable[[Exception], Exception],
   ):
-    self._chunks = chunks
+    self._pipeline = pipeline
     self._packer = packer
     self._sizes = sizes
     self._endless = endless
-    self.name = name
-    self._explain = explain
     self._iterator: Any = None
     self._through = False
     self._num_empty = 0
 
+  @property
+  def name(self) -> str:
+    """How messages call it."""
+    return self._pipeline.name
+
   def start(self) -> None:
     """Starts reading in the background."""
     if self._iterator is None:
-      self._iterator = iter(self._chunks())
+      self._iterator = iter(self._pipeline.chunks())
 
   def rows(self, count: int) -> Batch:
     """Returns the next rows; fewer at the end of a finite shard."""
@@ -73,21 +74,16 @@ class Stream:
     return self._packer.take(count)
 
   def _read(self) -> None:
-    import tensorflow as tf
-
     self.start()
-    try:
-      chunk = next(self._iterator)
-    except StopIteration:
+    chunk = self._pipeline.read(self._iterator)
+    if chunk is None:
       if self._endless:
         raise errors.DataError(
           f"{self.name} has no examples: use fewer shards "
           "(Dataset.num_shards), or more data"
-        ) from None
+        )
       self._through = True
       return
-    except tf.errors.OpError as error:
-      raise self._explain(error) from error
     examples = {
       name: _flat(name, chunk[name].numpy(), chunk[f"{name}/length"], size)
       for name, size in self._sizes.items()
@@ -111,19 +107,15 @@ class Stream:
     """
     import tensorflow as tf
 
+    self._pipeline.check_savable()
     self.start()
     state = self._packer.state() | {"through": np.array(self._through)}
     buffer = io.BytesIO()
-    np.savez(buffer, **state)
+    np.savez(buffer, allow_pickle=False, **state)
     try:
       tf.train.Checkpoint(iterator=self._iterator).write(prefix)
       with tf.io.gfile.GFile(f"{prefix}.npz", "wb") as file:
         file.write(buffer.getvalue())
-    except (
-      tf.errors.FailedPreconditionError,
-      tf.errors.UnimplementedError,
-    ) as e:
-      raise errors.DataError(f"{self.name} cannot be saved: {e.message}") from e
     except (tf.errors.OpError, OSError) as error:
       raise errors.CheckpointError(
         f"the state of the data cannot be written to {prefix}*: {error}"
@@ -137,7 +129,7 @@ class Stream:
     """
     import tensorflow as tf
 
-    self._iterator = iter(self._chunks())
+    self._iterator = iter(self._pipeline.chunks())
     try:
       checkpoint = tf.train.Checkpoint(iterator=self._iterator)
       checkpoint.read(prefix).assert_consumed()
@@ -145,13 +137,7 @@ class Stream:
         state = dict(np.load(io.BytesIO(file.read())))
       self._through = bool(state.pop("through"))
       self._packer.restore(state)
-    except (
-      tf.errors.OpError,
-      AssertionError,
-      OSError,
-      KeyError,
-      ValueError,
-    ) as error:
+    except Exception as error:  # Damaged files raise all kinds of them.
       raise errors.CheckpointError(
         f"the state of the data cannot be read from {prefix}*: {error}  It is "
         "damaged, or was saved by another version of TensorFlow or of the "

@@ -16,7 +16,7 @@ from t5x_lite import errors, vocabularies
 if typing.TYPE_CHECKING:
   import seqio
 
-  Provider = seqio.Task | seqio.Mixture
+Provider = Any  # seqio.Task or seqio.Mixture.
 
 
 def find(
@@ -25,7 +25,7 @@ def find(
   task_modules: Sequence[str] = ("tasks",),
   vocabulary: vocabularies.Vocabulary | None = None,
   features: Iterable[str] = (),
-) -> "Provider":
+) -> Provider:
   """Returns a task or mixture.
 
   Args:
@@ -62,14 +62,14 @@ def find(
   return provider
 
 
-def tasks(provider: "Provider") -> Sequence["seqio.Task"]:
+def tasks(provider: Provider) -> Sequence["seqio.Task"]:
   """Returns the tasks of a mixture by name, or the task itself."""
   import seqio
 
   return seqio.get_subtasks(provider)
 
 
-def rates(provider: "Provider") -> dict[str, float]:
+def rates(provider: Provider) -> dict[str, float]:
   """Returns how often each task is drawn, by its name; they sum to 1."""
   found = {
     task.name: 1.0 if provider is task else float(provider.get_rate(task))
@@ -143,7 +143,7 @@ def _check_features(task: "seqio.Task", features: Iterable[str]) -> None:
       )
 
 
-def _check_vocabularies(provider: "Provider", features: Iterable[str]) -> None:
+def _check_vocabularies(provider: Provider, features: Iterable[str]) -> None:
   first, *others = tasks(provider)
   for task in others:
     for name in features:
@@ -157,7 +157,7 @@ def _check_vocabularies(provider: "Provider", features: Iterable[str]) -> None:
         )
 
 
-def _rebind(provider: "Provider", vocabulary: "seqio.Vocabulary") -> "Provider":
+def _rebind(provider: Provider, vocabulary: "seqio.Vocabulary") -> Provider:
   import seqio
 
   if isinstance(provider, seqio.Task):

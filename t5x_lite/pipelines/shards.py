@@ -6,17 +6,13 @@ is in it, nor do the number of cores or the speed of the others.
 """
 
 import functools
-import inspect
 import logging
 import typing
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from t5x_lite import errors
-from t5x_lite.pipelines import graphs, providers
+from t5x_lite.pipelines import damage, graphs, order, providers
 
 if typing.TYPE_CHECKING:
   import seqio
@@ -26,9 +22,6 @@ if typing.TYPE_CHECKING:
 
 # Examples that cross from TensorFlow to numpy at once.
 CHUNK = 128
-# From so many files a shard on, files are dealt out though a few shards get
-# one more than others.
-_FILES_PER_SHARD = 16
 
 
 class Pipeline:
@@ -52,47 +45,103 @@ class Pipeline:
       f"{self._dataset.provider.name!r} (split {self._dataset.split!r}{part})"
     )
 
-  def chunks(self) -> "tf.data.Dataset":
-    """Returns the pipeline, from its beginning whenever it is called.
-
-    Elements map a feature to [N T] ids, zero beyond `feature + "/length"` [N].
+  def check(self) -> None:
+    """Builds the pipeline and reads an example.
 
     Raises:
       errors.ConfigError: there is no such split, or it must not be shuffled.
       errors.DataError: there is no data, or an endless pipeline has state
         that cannot be saved or fixed by a seed.
     """
+    _ = self._built
+
+  def check_savable(self) -> None:
+    """Raises errors.DataError if the pipeline has state of its own."""
+    if self._built[1] is None:
+      graphs.serialize(self._built[0], self.name)
+
+  def chunks(self) -> "tf.data.Dataset":
+    """Returns the pipeline, from its beginning whenever it is called.
+
+    Elements map a feature to [N T] ids, zero beyond `feature + "/length"` [N].
+    """
     mixed, graph = self._built
-    if graph is not None:
-      # Loaded anew, for iterators over one dataset share its random numbers.
+    # Made anew, for iterators over one dataset share its random numbers.
+    if graph is None:
+      mixed = self._mixed(self._tasks())
+    else:
       mixed = graphs.streamlined(mixed, graph)
     return mixed.prefetch(2).with_options(_options())
+
+  def read(self, chunks: Iterator) -> Any:
+    """Returns the next element of an iterator, None at its end.
+
+    Raises:
+      errors.DataError: it cannot be read.
+    """
+    import tensorflow as tf
+
+    try:
+      return next(chunks, None)
+    except tf.errors.OpError as error:
+      explained = damage.explained(
+        error, self._dataset.provider, self._dataset.split
+      )
+      if explained is None:
+        raise
+      raise explained from error
 
   @functools.cached_property
   def _built(self) -> tuple["tf.data.Dataset", Any]:
     """The pipeline and its graph, None if it has state."""
+    endless = self._dataset.num_epochs is None
+    tasks = self._tasks()
+    mixed = self._mixed(tasks)
+    try:
+      graph = graphs.serialize(mixed, self.name)
+    except graphs.StatefulError:
+      if endless:
+        raise
+      return mixed, None  # Finite data can be read without being saved.
+    if endless:
+      for name, examples in tasks.items():
+        self._check_not_empty(name, examples)
+    return mixed, graph
+
+  def _tasks(self) -> dict[str, "tf.data.Dataset"]:
     dataset = self._dataset
-    tasks = {
+    return {
       task.name: _cut(_examples(dataset, task, self._shard), dataset)
       for task in _tasks_of_split(dataset)
     }
-    mixed = _mixed(dataset, tasks, self._shard)
-    try:
-      graph = graphs.serialize(mixed, self.name)
+
+  def _mixed(self, tasks: Mapping[str, "tf.data.Dataset"]) -> "tf.data.Dataset":
+    """Draws from the tasks at their rates, and makes chunks.
+
+    A finite mixture goes on until all of its tasks are through.
+    """
+    import tensorflow as tf
+
+    dataset, provider = self._dataset, self._dataset.provider
+    mixed, *others = tasks.values()
+    if others:
       if dataset.num_epochs is None:
-        for name, examples in tasks.items():
-          self._check_not_empty(name, examples)
-    except graphs.StatefulError:
-      if dataset.num_epochs is None:
-        raise
-      graph = None  # Finite data can be read without being saved.
-    return mixed, graph
+        sample = provider._sample_fn
+      else:
+        sample = functools.partial(
+          tf.data.Dataset.sample_from_datasets, stop_on_empty_dataset=False
+        )
+      rates = providers.rates(provider)
+      weights = [rates[name] for name in tasks]
+      seed = order.seed(dataset.seed, self._shard, provider.name)
+      mixed = sample([mixed, *others], weights, seed)
+    return mixed.padded_batch(CHUNK)
 
   def _check_not_empty(self, task: str, examples: "tf.data.Dataset") -> None:
     """Reads an example: endless repetition of nothing would never end."""
     graph = graphs.serialize(examples, self.name)
     first = graphs.first_epoch(examples, graph).with_options(_options())
-    if next(iter(first), None) is None:
+    if self.read(iter(first)) is None:
       raise errors.DataError(
         f"task {task!r} has no examples in {self.name}: its preprocessors drop "
         "all of them, or there are fewer than data shards (then use more data, "
@@ -134,32 +183,6 @@ def _cut(
   return examples.map(cut)
 
 
-def _mixed(
-  dataset: "datasets.Dataset",
-  tasks: Mapping[str, "tf.data.Dataset"],
-  shard: int,
-) -> "tf.data.Dataset":
-  """Draws from the tasks at their rates, and makes chunks.
-
-  A finite mixture goes on until all of its tasks are through.
-  """
-  import tensorflow as tf
-
-  mixed, *others = tasks.values()
-  if others:
-    if dataset.num_epochs is None:
-      sample = dataset.provider._sample_fn
-    else:
-      sample = functools.partial(
-        tf.data.Dataset.sample_from_datasets, stop_on_empty_dataset=False
-      )
-    rates = providers.rates(dataset.provider)
-    weights = [rates[name] for name in tasks]
-    seed = _seed(dataset.seed, shard, dataset.provider.name)
-    mixed = sample([mixed, *others], weights, seed)
-  return mixed.padded_batch(CHUNK)
-
-
 def _options() -> "tf.data.Options":
   """Returns options for one of several pipelines that run side by side."""
   import tensorflow as tf
@@ -188,14 +211,14 @@ def _examples(
       f"task {task.name!r} must not be shuffled (its shuffle_buffer_size is "
       "None): set Dataset.shuffle = False"
     )
-  source = _Source(task.source, dataset.seed, dataset.num_shards)
+  source = order.Source(task.source, dataset.seed, dataset.num_shards)
   try:
     return task.replace(source=source).get_dataset(
       dict(dataset.feature_lengths),
       split=dataset.split,
       shuffle=dataset.shuffle,
       shuffle_buffer_size=dataset.shuffle_buffer,
-      seed=_seed(dataset.seed, shard, task.name),
+      seed=order.seed(dataset.seed, shard, task.name),
       shard_info=seqio.ShardInfo(shard, dataset.num_shards),
       num_epochs=dataset.num_epochs,
       trim_output_features=False,
@@ -205,66 +228,3 @@ def _examples(
     raise errors.DataError(
       f"the data of task {task.name!r} cannot be read: {error}"
     ) from error
-
-
-def _seed(*parts: int | str) -> int:
-  """Returns a seed that differs in every bit for other parts."""
-  numbers = [
-    zlib.crc32(part.encode()) if isinstance(part, str) else part
-    for part in parts
-  ]
-  # SeqIO counts upwards from it; keep well within 31 bits, and off 0.
-  return int(np.random.SeedSequence(numbers).generate_state(1)[0] >> 2) + 1
-
-
-class _Source:
-  """A SeqIO source whose order is that of the run, not of the shard.
-
-  Where shards take every n-th example, all of them must agree on the order of
-  the whole, or examples would be read twice or not at all.
-  """
-
-  def __init__(self, source: "seqio.DataSource", seed: int, num_shards: int):
-    self._source = source
-    self._seed = seed
-    self._num_shards = num_shards
-
-  def __getattr__(self, name: str) -> Any:
-    return getattr(self._source, name)
-
-  def list_shards(self, split: str) -> Sequence[str]:
-    """Returns the files, or one stand-in if they cannot be dealt evenly."""
-    files = self._source.list_shards(split)
-    if (
-      len(files) % self._num_shards == 0
-      or len(files) >= _FILES_PER_SHARD * self._num_shards
-    ):
-      return files
-    return files[:1]
-
-  def get_dataset(
-    self,
-    split: str = "train",
-    shuffle: bool = True,
-    seed: int | None = None,
-    shard_info: "seqio.ShardInfo | None" = None,
-    **unused: Any,
-  ) -> "tf.data.Dataset":
-    """Returns raw examples in the order of the run's seed."""
-    del seed  # The shard's.
-    seeded = _takes_seed(self._source)
-    return self._source.get_dataset(
-      split=split,
-      # Without a seed its order would be another in each run.
-      shuffle=shuffle and seeded,
-      seed=_seed(self._seed) if seeded else None,
-      shard_info=shard_info,
-    )
-
-
-def _takes_seed(source: "seqio.DataSource") -> bool:
-  import seqio
-
-  if not isinstance(source, seqio.FunctionDataSource):
-    return True
-  return "seed" in inspect.signature(source._dataset_fn).parameters

@@ -168,9 +168,8 @@ class TaskEvaluator:
     split: of the tasks.
     decoder: None is greedy, up to the length of the targets.
     name: of the group of metrics.
-    num_examples: the first so many of each task; None is all.
-    shuffle: whether these are the first of a shuffled split.
-    seed: of the shuffle, of random preprocessing, and of drawing decoders.
+    num_examples: so many of each task, drawn by the seed; None is all.
+    seed: of that, of random preprocessing, and of decoders that draw.
     vocabulary: of all text features, in place of the tasks' own.
     task_modules: modules that register tasks; imported first.
     workdir: predictions go to predictions/<task>-<step>.jsonl in it, a line
@@ -184,7 +183,6 @@ class TaskEvaluator:
   decoder: decoding.Decoder | None = None
   name: str = "eval"
   num_examples: int | None = None
-  shuffle: bool = False
   seed: int = 0
   vocabulary: vocabularies.SentencePiece | vocabularies.Bytes | None = None
   task_modules: Sequence[str] = ("tasks",)
@@ -252,7 +250,6 @@ class TaskEvaluator:
         split=self.split,
         feature_lengths=self.feature_lengths,
         num_examples=self.num_examples,
-        shuffle=self.shuffle,
         seed=self.seed,
       )
     return found

@@ -27,6 +27,7 @@ from t5x_lite.objectives import Objective
 from t5x_lite.partitioning import Partitioner
 from t5x_lite.trainer import Trainer
 
+_SHOWN, _SHOWN_IDS = 300, 30  # characters and ids of the first input
 _log = logging.getLogger(__name__)
 
 
@@ -204,21 +205,26 @@ class _Job:
   ) -> None:
     """Prints what `run` would do."""
     state = (
-      "complete, so nothing is to be done"
-      if done is None
-      else f"{self._size(done):,} examples are done"
+      "complete" if done is None else f"{self._size(done):,} examples are there"
     )
+    told = ("file", "prefix", "key", "mixture", "split")
     facts: dict[str, Any] = {
       "model": type(made.abstract.model).__name__,
       "parameters": flops.num_parameters(made.abstract.model),
       "checkpoint": directory,
-      **{k: v for k, v in scan.fingerprint.items() if k != "sha256"},
+      **{
+        name: scan.fingerprint[name]
+        for name in told
+        if name in scan.fingerprint
+      },
+      "feature lengths": dict(self.source.feature_lengths),
       "examples": f"{self.count:,} of {scan.count:,}",
-      "output": self.writer.path,
-      "of it": state,
+      "output": f"{self.writer.path}: {state}",
     }
     for query in self.source.read(*self.ranges[0]) if self.ranges else ():
-      facts["first input"] = query.record["inputs"]
-      facts["as ids"] = list(map(int, query.features["inputs"]))
+      ids = list(map(int, query.features["inputs"]))
+      facts["first input"] = query.record["inputs"][:_SHOWN]
+      facts["its ids"] = ", ".join(map(str, ids[:_SHOWN_IDS]))
+      facts["of it"] = f"{len(ids)} tokens"
       break
     describe.show([describe.facts("Inference", facts)])

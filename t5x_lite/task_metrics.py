@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from t5x_lite import errors
-from t5x_lite.pipelines import damage
+from t5x_lite.pipelines import damage, order
 
 if typing.TYPE_CHECKING:
   import seqio
@@ -37,8 +37,7 @@ class TaskMetrics:
     task: has metrics; need not be registered.
     split: of the task.
     feature_lengths: to which features are cut.
-    num_examples: the first so many; None is all.
-    shuffle: whether these are the first of a shuffled split.
+    num_examples: so many of a shuffled split; None is all, in order.
     seed: of the shuffle and of random preprocessing.
 
   Raises:
@@ -53,36 +52,27 @@ class TaskMetrics:
     split: str,
     feature_lengths: Mapping[str, int],
     num_examples: int | None = None,
-    shuffle: bool = False,
     seed: int = 0,
   ):
     import seqio
-    import tensorflow as tf
 
-    if split not in task.splits:
-      known = sorted(task.splits)
-      raise errors.ConfigError(
-        f"task {task.name!r} has no split {split!r}"
-        f"{errors.suggest(split, known)}; it has {known}"
-      )
-    self.task = task
+    self.task = task = prepared(task, split, seed)
     self._rows: list[dict[str, Any]] = []
-    try:
-      with _registered(task) as name, _quiet():
-        self._evaluator = seqio.Evaluator(
-          name,
-          _unchanged(),
-          eval_split=split,
-          seed=seed,
-          sequence_length=dict(feature_lengths),
-          num_examples=num_examples,
-          shuffle=shuffle,
-          logger_cls=[self._logger()],
-          log_dir="-",  # It wants one, but nothing is written there.
-          async_compute_metrics=False,
-        )
-    except tf.errors.OpError as error:
-      raise damage.explained(error, provider=task, split=split) from error
+    # A task that must not be shuffled gives its first examples.
+    shuffle = num_examples is not None and bool(task.shuffle_buffer_size)
+    with reading(task, split), _registered(task) as name, _quiet():
+      self._evaluator = seqio.Evaluator(
+        name,
+        _unchanged(),
+        eval_split=split,
+        seed=seed,
+        sequence_length=dict(feature_lengths),
+        num_examples=num_examples,
+        shuffle=shuffle,
+        logger_cls=[self._logger()],
+        log_dir="-",  # It wants one, but nothing is written there.
+        async_compute_metrics=False,
+      )
     examples = self._evaluator.cached_task_datasets[task.name]
     if not examples.cardinality():
       raise errors.DataError(
@@ -154,6 +144,35 @@ class TaskMetrics:
         keep(dataset, inferences or {})
 
     return Logger
+
+
+def prepared(task: "seqio.Task", split: str, seed: int) -> "seqio.Task":
+  """The task with a source that takes a seed, whatever it is.
+
+  Raises:
+    ConfigError: the task has no such split.
+  """
+  if split not in task.splits:
+    known = sorted(task.splits)
+    raise errors.ConfigError(
+      f"task {task.name!r} has no split {split!r}"
+      f"{errors.suggest(split, known)}; it has {known}"
+    )
+  return task.replace(source=order.Source(task.source, seed, 1))
+
+
+@contextlib.contextmanager
+def reading(task: "seqio.Task", split: str) -> Iterator[None]:
+  """Turns what TensorFlow says of damaged data into a DataError."""
+  import tensorflow as tf
+
+  try:
+    yield
+  except tf.errors.OpError as error:
+    found = damage.explained(error, task, split)
+    if found is None:
+      raise
+    raise found from error
 
 
 def text(example: Example, feature: str, task: "seqio.Task") -> str:

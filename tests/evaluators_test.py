@@ -53,7 +53,7 @@ def _upper(text, **unused):
   return text.upper()
 
 
-def _task(name, pairs, metric_fns, postprocess=None, **kwargs):
+def _task(name, pairs, metric_fns, postprocess=None, function=None, **kwargs):
   """Registers a task of byte pairs."""
 
   def examples(split, shuffle_files, seed=None):
@@ -69,7 +69,9 @@ def _task(name, pairs, metric_fns, postprocess=None, **kwargs):
   seqio.TaskRegistry.remove(name)
   seqio.TaskRegistry.add(
     name,
-    source=seqio.FunctionDataSource(examples, splits=["validation", "test"]),
+    source=seqio.FunctionDataSource(
+      function or examples, splits=["validation", "test"]
+    ),
     preprocessors=[
       seqio.preprocessors.tokenize,
       seqio.preprocessors.append_eos_after_trim,
@@ -197,7 +199,7 @@ def test_evaluating_again_gives_the_same_and_compiles_nothing(trainer):
   assert traces == [(8, 384)]
 
 
-def test_fewer_examples_and_a_seeded_subset(trainer, tmp_path):
+def test_fewer_examples_are_drawn_by_the_seed(trainer, tmp_path):
   def inputs(**kwargs):
     evaluator = _evaluator(
       "pairs", num_examples=2, workdir=str(tmp_path), **kwargs
@@ -206,10 +208,23 @@ def test_fewer_examples_and_a_seeded_subset(trainer, tmp_path):
     path = tmp_path / "predictions" / "pairs-7.jsonl"
     return [json.loads(line)["inputs"] for line in path.open()]
 
-  assert inputs() == ["ab", "cd"]
-  subsets = [inputs(shuffle=True, seed=seed) for seed in range(4)]
+  subsets = [inputs(seed=seed) for seed in range(4)]
   assert len({tuple(subset) for subset in subsets}) > 1
-  assert inputs(shuffle=True, seed=2) == subsets[2]
+  assert inputs(seed=2) == subsets[2]
+  _task("in_order", PAIRS, [_accuracy], shuffle_buffer_size=None)
+  evaluator = _evaluator("in_order", num_examples=2)
+  assert evaluator(trainer, COPY) == {"in_order/accuracy": 100.0}
+
+
+def test_a_source_that_takes_no_seed(trainer):
+  def examples(split, shuffle_files):
+    inputs, targets = zip(*PAIRS, strict=True)
+    return tf.data.Dataset.from_tensor_slices(
+      {"inputs": list(inputs), "targets": list(targets)}
+    )
+
+  _task("seedless", PAIRS, [_accuracy], function=examples)
+  assert _evaluator("seedless")(trainer, COPY) == {"seedless/accuracy": 60.0}
 
 
 def test_scores_are_those_of_the_loss(trainer, model):
@@ -270,6 +285,34 @@ def test_tasks_without_metrics_are_left_out_with_a_warning(trainer, caplog):
 def test_mistakes(trainer, mixture, settings, error, message):
   with pytest.raises(error, match=message):
     _evaluator(mixture, **settings)(trainer, COPY)
+
+
+def test_a_corrupt_record_is_told_with_its_file(trainer, tmp_path):
+  path = tmp_path / "data.tfrecord"
+  with tf.io.TFRecordWriter(str(path)) as writer:
+    for pair in PAIRS:
+      features = {
+        name: tf.train.Feature(
+          bytes_list=tf.train.BytesList(value=[text.encode()])
+        )
+        for name, text in zip(("inputs", "targets"), pair, strict=True)
+      }
+      example = tf.train.Example(features=tf.train.Features(feature=features))
+      writer.write(example.SerializeToString())
+  _task("damaged", PAIRS, [_accuracy])
+  spec = tf.io.FixedLenFeature([], tf.string)
+  source = seqio.TFExampleDataSource(
+    {"validation": str(path)}, {"inputs": spec, "targets": spec}
+  )
+  task = seqio.TaskRegistry.get("damaged").replace(source=source)
+  seqio.TaskRegistry.remove("damaged")
+  seqio.TaskRegistry.add_provider("damaged", task)
+  assert _evaluator("damaged")(trainer, COPY) == {"damaged/accuracy": 60.0}
+  content = bytearray(path.read_bytes())
+  content[-10] ^= 1
+  path.write_bytes(content)
+  with pytest.raises(errors.DataError, match="data.tfrecord is corrupt: reco"):
+    _evaluator("damaged")(trainer, COPY)
 
 
 def test_loss_is_that_of_the_whole_split(trainer, model):

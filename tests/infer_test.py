@@ -4,6 +4,9 @@ import gzip
 import json
 import logging
 import pathlib
+import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -178,6 +181,43 @@ def test_a_killed_run_goes_on(run, tmp_path, whole, monkeypatch, where):
   assert output.read_bytes() == whole.read_bytes()
   assert len(batches) == 6 - ready, "chunks were made twice"
   assert not list(tmp_path.glob("*.parts"))
+
+
+_CHILD = """
+import os, pathlib, signal, sys
+from tests import infer_test
+
+replace = pathlib.Path.replace
+
+def kill(self, target):
+  if target.name == "000003.jsonl":
+    os.kill(os.getpid(), signal.SIGKILL)
+  return replace(self, target)
+
+pathlib.Path.replace = kill
+run, source, output = map(pathlib.Path, sys.argv[1:])
+infer_test._infer(run, infer_test._file(source), output)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_after_sigkill(run, tmp_path, whole):
+  source, output = _text(tmp_path), tmp_path / "out.jsonl"
+  done = subprocess.run(
+    [sys.executable, "-c", _CHILD, run, source, output],
+    cwd=pathlib.Path(__file__).parents[1],
+    timeout=300,
+  )
+  assert done.returncode == -signal.SIGKILL
+  parts = sorted(path.name for path in tmp_path.glob("out.jsonl.parts/0*l"))
+  assert parts == ["000000.jsonl", "000001.jsonl", "000002.jsonl"]
+  _infer(run, _file(source), output)
+  assert output.read_bytes() == whole.read_bytes()
+  assert sorted(path.name for path in tmp_path.iterdir()) == [
+    "in.txt",
+    "out.jsonl",
+    "out.run.json",
+  ]
 
 
 def test_a_complete_file_is_left_alone(run, tmp_path, capsys, monkeypatch):

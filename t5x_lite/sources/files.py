@@ -48,9 +48,9 @@ class File:
   def __post_init__(self) -> None:
     if self.vocabulary is None:
       raise errors.ConfigError(
-        f"to read the text of {self.path}, a vocabulary is needed; say which:"
-        " VOCABULARY = @vocabularies.SentencePiece(), or --gin_file=config.gin"
-        " of the run that trained the model"
+        f"to read the text of {self.path}, a vocabulary is needed: after"
+        " runs/infer.gin, add the config.gin of the run that trained the"
+        " model, or one of vocabularies/"
       )
     if self.feature_lengths.get("inputs", 0) < 2:
       raise errors.ConfigError(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from t5x_lite import errors, task_metrics, vocabularies
-from t5x_lite.pipelines import damage, providers
+from t5x_lite.pipelines import providers
 from t5x_lite.sources import base
 
 if typing.TYPE_CHECKING:
@@ -101,22 +101,11 @@ class TaskSplit:
     )
 
   def _examples(self) -> Iterator[tuple["seqio.Task", Mapping[str, Any]]]:
-    import tensorflow as tf
-
     for task in providers.tasks(self._provider):
-      if self.split not in task.splits:
-        known = sorted(task.splits)
-        raise errors.ConfigError(
-          f"task {task.name!r} has no split {self.split!r}"
-          f"{errors.suggest(self.split, known)}; it has {known}"
-        )
-      try:
-        dataset = task.get_dataset(
+      seeded = task_metrics.prepared(task, self.split, seed=0)
+      with task_metrics.reading(task, self.split):
+        dataset = seeded.get_dataset(
           dict(self.feature_lengths), self.split, shuffle=False, seed=0
         )
         for example in dataset.as_numpy_iterator():
           yield task, example
-      except tf.errors.OpError as error:
-        raise damage.explained(
-          error, provider=task, split=self.split
-        ) from error

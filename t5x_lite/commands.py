@@ -113,20 +113,23 @@ _VOCAB = Command(
   root="t5x_lite.vocab.train_vocab",
   summary="train a SentencePiece vocabulary",
   about="""\
-Trains a SentencePiece vocabulary on the text of a task or of files, and saves
-it in --workdir.""",
+Trains a SentencePiece vocabulary on the text of a task or of your own files,
+and writes it to --workdir as sentencepiece.model. Runs use it by
+--gin_file=vocabularies/sentencepiece.gin.""",
   examples=(
     (
-      "On the text of a task:",
+      "On the docstrings of the installed packages:",
       "t5x_lite vocab --workdir=/tmp/vocab --gin_file=runs/vocab.gin",
     ),
     (
-      "See what can be set, such as the size and the source:",
-      "t5x_lite vocab --list_macros --gin_file=runs/vocab.gin",
+      "On text of your own:",
+      "t5x_lite vocab --workdir=/tmp/vocab --gin_file=runs/vocab.gin"
+      " --gin_file=data/files.gin --gin.FILES=/data/books --gin.SIZE=16000",
     ),
     (
-      "Check a command line without running it:",
-      "t5x_lite vocab --dry_run --workdir=/tmp/vocab --gin_file=runs/vocab.gin",
+      "Look first: what would be read and made:",
+      "t5x_lite vocab --dry_run --workdir=/tmp/vocab"
+      " --gin_file=runs/vocab.gin --gin.MIXTURE=wikitext2_span_corruption",
     ),
   ),
   run_file="runs/vocab.gin",

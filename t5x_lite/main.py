@@ -46,11 +46,6 @@ def _run(argv: list[str]) -> int:
   if options.list_macros:
     print(flags.macro_table(options.gin_file, options.gin))
     return 0
-  if not options.gin_file:
-    raise errors.ConfigError(
-      f"{command.name} needs gin files, such as --gin_file={command.run_file}; "
-      f"see t5x_lite {command.name} --help"
-    )
 
   from t5x_lite import config
 

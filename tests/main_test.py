@@ -76,7 +76,11 @@ def test_settings_with_a_space(toy):
   [
     (["trian"], "there is no command 'trian'; did you mean 'train'?"),
     (["x"], "there is no command 'x'; the commands are train, eval, infer"),
-    (["train"], "train needs gin files, such as --gin_file=runs/pretrain.gin"),
+    (
+      ["train", "--workdir=w"],
+      "no gin file says how to run t5x_lite.train.train; "
+      "add --gin_file=runs/pretrain.gin",
+    ),
     (
       ["train", "--gin_fil=x"],
       "there is no flag --gin_fil; did you mean '--gin_file'?",

@@ -30,8 +30,7 @@ _FLAGS = (
   "--gin.EVAL_BATCHES=2",
   "--gin.SAVE_EVERY=7",
   "--gin.DROPOUT=0.1",
-  "--gin.train/datasets.Dataset.task_modules=('my_tasks',)",
-  "--gin.eval/datasets.Dataset.task_modules=('my_tasks',)",
+  "--gin.TASK_MODULES=('my_tasks',)",
 )
 
 

@@ -1,0 +1,87 @@
+"""Every command of the README runs, on a model of a few numbers."""
+
+import json
+import pathlib
+import re
+import shlex
+
+import pytest
+
+from tests.e2e import commands
+
+pytestmark = pytest.mark.slow
+
+_README = (commands.ROOT / "README.md").read_text()
+# Appended to the command: the same command, of seconds.
+_SMALLER = {
+  "vocab": ("--gin.SIZE=150",),
+  "train": (
+    "--gin.TRAIN_STEPS=2",
+    "--gin.BATCH_SIZE=4",
+    "--gin.EVAL_BATCHES=1",
+    "--gin.DTYPE=float32",
+    "--gin.FEATURE_LENGTHS={'inputs': 64, 'targets': 32}",
+    *(f"--gin.{name}=1" for name in ("ENCODER_LAYERS", "DECODER_LAYERS")),
+    *(f"--gin.{name}=16" for name in ("DIM", "HEAD_DIM", "HIDDEN")),
+  ),
+  "eval": ("--gin.BATCH_SIZE=4",),
+  "infer": ("--gin.BATCH_SIZE=4",),
+}
+
+
+def _blocks(language: str) -> list[str]:
+  return re.findall(rf"^```{language}\n(.*?)^```$", _README, re.M | re.S)
+
+
+def _commands() -> list[list[str]]:
+  lines = "".join(_blocks("sh")).splitlines()
+  return [shlex.split(line) for line in lines if line]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, corpus) -> pathlib.Path:
+  """What a reader has at hand: text, pairs, questions, a task."""
+  made = tmp_path_factory.mktemp("reader")
+  (made / "books").symlink_to(corpus)
+  words = corpus.joinpath("one.txt").read_text().split()
+  pairs = [
+    {"inputs": f"after {a}?", "targets": b}
+    for a, b in zip(words[:200], words[1:201], strict=True)
+  ]
+  lines = "".join(json.dumps(pair) + "\n" for pair in pairs)
+  (made / "pairs.jsonl").write_text(lines)
+  (made / "questions.txt").write_text("after a?\nafter model?\n")
+  rows = "".join(f"{p['inputs']}\t{p['targets']}\n" for p in pairs)
+  for name in ("train.tsv", "dev.tsv"):
+    (made / name).write_text(rows)
+  (module,) = _blocks("python")
+  (made / "my_tasks.py").write_text(module)
+  return made
+
+
+def test_commands_in_order(folder, tmp_path_factory) -> None:
+  cache = str(tmp_path_factory.mktemp("cache"))
+  seen = []
+  for program, name, *arguments in _commands():
+    assert program == "t5x_lite"
+    smaller = list(_SMALLER[name])
+    if any(argument.endswith("config.gin") for argument in arguments):
+      # The recorded configuration is small already.
+      smaller = ["--gin.BATCH_SIZE=4"]
+    commands.run(name, *arguments, *smaller, cwd=folder, T5X_LITE_CACHE=cache)
+    seen.append(name)
+  assert set(seen) == set(_SMALLER)
+  answers = list((folder / "runs/books/answers/infer").glob("*.jsonl"))
+  assert len(answers) == 1
+  assert len(answers[0].read_text().splitlines()) == 2
+  for workdir in ("books/pretrain", "books/seed1", "books/answers"):
+    report = folder / "runs" / workdir / "report.html"
+    assert "<html" in report.read_text()
+
+
+def test_files_that_are_named_exist() -> None:
+  links = re.findall(r"\]\(([\w/.-]+)\)", _README)
+  short = {"block.py", "attention.py"}
+  for link in links:
+    assert link not in short
+    assert (commands.ROOT / link).exists(), link

@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 BATCH, INPUTS, TARGETS, VOCAB = 8, 512, 114, 32128
 
@@ -111,7 +112,9 @@ def _batch() -> dict[str, object]:
   return batch
 
 
-def _measure(step, steps: int, start: float, imported: float):
+def _measure(
+  step: Callable[[], float], steps: int, start: float, imported: float
+) -> dict[str, object]:
   loss = step()
   first = time.perf_counter()
   seconds, cpu_seconds = [], []

@@ -160,6 +160,8 @@ def per_layer(
     return jax.tree.map(init_one, params, is_leaf=compat.is_variable)
 
   def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    leaves: Any
+    treedef: Any
     leaves, treedef = jax.tree.flatten(params, is_leaf=compat.is_variable)
     results = [
       update_one(grad, one, param)

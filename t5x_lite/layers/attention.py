@@ -73,11 +73,12 @@ class Attention(nnx.Module):
     self, x: jax.Array, ctx: Context, state: Cache | None = None
   ) -> tuple[jax.Array, Cache | None]:
     k, v, segments = self.key(x), self.value(x), ctx.segments
+    start = 0 if ctx.start is None else ctx.start
     if state is not None:  # a row of a cache is one example
       segments = None
       state = {
         name: jax.lax.dynamic_update_slice_in_dim(
-          state[name], new, ctx.start, axis=1
+          state[name], new, start, axis=1
         )
         for name, new in (("key", k), ("value", v))
       }
@@ -91,7 +92,7 @@ class Attention(nnx.Module):
       bias=ctx.bias,
       q_segments=segments,
       k_segments=segments,
-      q_start=0 if ctx.start is None else ctx.start,
+      q_start=start,
     ), state
 
   def attend(
@@ -118,7 +119,13 @@ class CrossAttention(Attention):
   def init_state(
     self, batch_size: int, length: int, dtype: str, ctx: Context
   ) -> Cache:
-    """Keys and values of the memory, projected once for all steps."""
+    """Keys and values of the memory, projected once for all steps.
+
+    Raises:
+      ValueError: there is no memory.
+    """
+    if ctx.memory is None:
+      raise ValueError("CrossAttention needs the encoder's output, ctx.memory")
     return {"key": self.key(ctx.memory), "value": self.value(ctx.memory)}
 
   def __call__(

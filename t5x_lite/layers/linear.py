@@ -1,13 +1,15 @@
 """Parameters with logical axes, and the one linear map that uses them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn.initializers import Initializer
+
+# (key, shape, dtype) -> array, as in jax.nn.initializers.
+Initializer = Callable[..., jax.Array]
 
 
 def param(

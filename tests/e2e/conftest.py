@@ -5,10 +5,8 @@ import random
 
 import pytest
 
-_WORDS = (
-  "a model reads the data and the data make a model so that every token has"
-  " its turn to be hidden found or left alone in a row of many others"
-).split()
+_SENTENCE = """a model reads the data and the data make a model so that every
+token has its turn to be hidden found or left alone in a row of many others"""
 
 
 @pytest.fixture(scope="session")
@@ -16,9 +14,10 @@ def corpus(tmp_path_factory) -> pathlib.Path:
   """A folder of two text files, a document a line."""
   folder = tmp_path_factory.mktemp("corpus")
   draw = random.Random(0)
+  words = _SENTENCE.split()
   for name in ("one", "two"):
     lines = [
-      " ".join(draw.choices(_WORDS, k=draw.randint(3, 40))) for _ in range(150)
+      " ".join(draw.choices(words, k=draw.randint(3, 40))) for _ in range(150)
     ]
     (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
   return folder

@@ -1,5 +1,6 @@
 """Every command of the README runs, on a model of a few numbers."""
 
+import itertools
 import json
 import pathlib
 import re
@@ -46,7 +47,7 @@ def folder(tmp_path_factory, corpus) -> pathlib.Path:
   words = corpus.joinpath("one.txt").read_text().split()
   pairs = [
     {"inputs": f"after {a}?", "targets": b}
-    for a, b in zip(words[:200], words[1:201], strict=True)
+    for a, b in itertools.pairwise(words[:200])
   ]
   lines = "".join(json.dumps(pair) + "\n" for pair in pairs)
   (made / "pairs.jsonl").write_text(lines)
@@ -81,7 +82,6 @@ def test_commands_in_order(folder, tmp_path_factory) -> None:
 
 def test_files_that_are_named_exist() -> None:
   links = re.findall(r"\]\(([\w/.-]+)\)", _README)
-  short = {"block.py", "attention.py"}
+  assert links
   for link in links:
-    assert link not in short
     assert (commands.ROOT / link).exists(), link

@@ -101,9 +101,7 @@ def _assert_same(workdir: pathlib.Path, undisturbed: pathlib.Path) -> None:
 def test_killed(
   tmp_path, mixture_module, environment, undisturbed, step
 ) -> None:
-  killed = _disturb(
-    tmp_path, mixture_module, step, signal.SIGKILL, environment
-  )
+  killed = _disturb(tmp_path, mixture_module, step, signal.SIGKILL, environment)
   assert killed == -signal.SIGKILL
   commands.run(
     "train", f"--workdir={tmp_path}", *_FLAGS, cwd=mixture_module, **environment

@@ -170,9 +170,7 @@ class Trainer:
       self._compiled["train"] = lowered.compile()
     return self._compiled["train"]
 
-  def step(
-    self, state: TrainState, batch: Batch
-  ) -> tuple[TrainState, Metrics]:
+  def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     """One update; donates `state`.  Compiles at the first call."""
     if "train" not in self._compiled:
       self.compile(state, batch)

@@ -71,7 +71,7 @@ class Pipeline:
       mixed = self._mixed(self._tasks())
     else:
       mixed = graphs.streamlined(mixed, graph)
-    return mixed.prefetch(2).with_options(_options())
+    return mixed.prefetch(2).with_options(options())
 
   def read(self, chunks: Iterator) -> Any:
     """Returns the next element of an iterator, None at its end.
@@ -140,7 +140,7 @@ class Pipeline:
   def _check_not_empty(self, task: str, examples: "tf.data.Dataset") -> None:
     """Reads an example: endless repetition of nothing would never end."""
     graph = graphs.serialize(examples, self.name)
-    first = graphs.first_epoch(examples, graph).with_options(_options())
+    first = graphs.first_epoch(examples, graph).with_options(options())
     if self.read(iter(first)) is None:
       raise errors.DataError(
         f"task {task!r} has no examples in {self.name}: its preprocessors drop "
@@ -183,7 +183,7 @@ def _cut(
   return examples.map(cut)
 
 
-def _options() -> "tf.data.Options":
+def options() -> "tf.data.Options":
   """Returns options for one of several pipelines that run side by side."""
   import tensorflow as tf
 

@@ -158,7 +158,7 @@ def _plan(
     },
   )
   for evaluator in evaluators:
-    settings = {}
+    settings: dict[str, Any] = {}
     if dataclasses.is_dataclass(evaluator):
       settings = {
         field.name: getattr(evaluator, field.name)

@@ -47,12 +47,13 @@ def infer(
 ) -> pathlib.Path:
   """Predicts for all examples of the source, or for this process's share.
 
-  What an earlier, interrupted call with the same settings wrote is kept.
+  Goes on after what an interrupted call with the same settings wrote.
+  Returns the path of the file.
 
   Args:
     workdir: of the run that trained the model.
-    model: constructor of the model.
-    objective: from task features to model features.
+    model: its constructor.
+    objective: makes batches.
     partitioner: mesh and rules.
     source: what to predict for.
     output: where to write, and which share of the examples to make.
@@ -62,29 +63,25 @@ def infer(
     step: "latest" or a number.
     dry_run: show what would be done.
 
-  Returns:
-    The path of the file.
-
   Raises:
     DataError: the source is missing, empty or has a bad line.
     CheckpointError: no such checkpoint, or one of another model.
-    ConfigError: the output was begun with other settings, the vocabulary is
-      another than the run's, or the batch doesn't divide among the devices.
+    ConfigError: the file was begun with other settings, or the vocabulary is
+      not the run's.
   """
   decoder = decoding.decoder_of(source.feature_lengths, decoder)
   checkpoint = checkpoint or workdir
   ((number, directory),) = trained_model.find(checkpoint, step).items()
   trained_model.check_vocabulary(checkpoint, source.vocabularies())
   scan = source.scan()
+  default = pathlib.Path(workdir, "infer", f"{source.name}-{number}.jsonl")
+  record = _record(directory, scan, decoder, batch_size, output)
   job = _Job(
     source=source,
+    decoder=decoder,
+    batch_size=batch_size,
     ranges=output.chunks(scan.count, batch_size),
-    writer=chunks.Writer(
-      output.file(
-        pathlib.Path(workdir, "infer", f"{source.name}-{number}.jsonl")
-      ),
-      _record(directory, scan, decoder, batch_size, output),
-    ),
+    writer=chunks.Writer(output.file(default), record),
   )
   done = hosts.on_first(job.writer.done)
   made = trained_model.trainer_of(model, objective, partitioner)
@@ -93,14 +90,7 @@ def infer(
   elif done is None:
     print(f"{job.writer.path} is complete already")
   else:
-    predictor = decoding.Predictor(
-      decoder,
-      objective,
-      partitioner,
-      feature_lengths=source.feature_lengths,
-      batch_size=batch_size,
-    )
-    job.run(predictor, trained_model.restore(made, directory).model, done)
+    job.run(made, trained_model.restore(made, directory).model, done)
   return job.writer.path
 
 
@@ -137,6 +127,8 @@ class _Job:
   """Examples in ranges, each of which becomes a chunk of the file."""
 
   source: sources.Source
+  decoder: decoding.Decoder
+  batch_size: int
   ranges: list[tuple[int, int]]
   writer: chunks.Writer
 
@@ -144,8 +136,15 @@ class _Job:
   def count(self) -> int:
     return sum(stop - start for start, stop in self.ranges)
 
-  def run(self, predictor: decoding.Predictor, model: Any, done: int) -> None:
+  def run(self, made: Trainer, model: Any, done: int) -> None:
     """Predicts for the chunks that are not there, and joins all of them."""
+    predictor = decoding.Predictor(
+      self.decoder,
+      made.objective,
+      made.partitioner,
+      feature_lengths=self.source.feature_lengths,
+      batch_size=self.batch_size,
+    )
     first, writes = self._size(done), hosts.is_first()
     if done:
       _log.info("going on after %d of %d examples", first, self.count)
@@ -163,7 +162,7 @@ class _Job:
       _log.info("%d of %d examples, %.1f a second", ready, self.count, speed)
     if writes:
       self.writer.finish(len(self.ranges))
-      self._tell(predictor.feature_lengths)
+      self._tell()
 
   def _size(self, num_chunks: int) -> int:
     return sum(stop - start for start, stop in self.ranges[:num_chunks])
@@ -184,7 +183,7 @@ class _Job:
       }
       yield row | ({"truncated": True} if query.truncated else {})
 
-  def _tell(self, lengths: Any) -> None:
+  def _tell(self) -> None:
     cut = sum("truncated" in row for row in self.writer.rows())
     if cut:
       _log.warning(
@@ -192,7 +191,7 @@ class _Job:
         ' have "truncated": true',
         cut,
         self.count,
-        lengths["inputs"],
+        self.source.feature_lengths["inputs"],
       )
     print(f"{self.count} predictions in {self.writer.path}")
 

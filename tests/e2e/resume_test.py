@@ -74,7 +74,9 @@ def _disturb(
 def _arrays(workdir: pathlib.Path) -> dict[str, np.ndarray]:
   import orbax.checkpoint as ocp
 
-  tree = ocp.PyTreeCheckpointer().restore(workdir / "checkpoints" / "30/state")
+  last = workdir / "checkpoints" / str(_STEPS)
+  restore = ocp.PyTreeCheckpointer().restore
+  tree = {part: restore(last / part) for part in ("model", "optimizer")}
   flat: dict[str, np.ndarray] = {}
 
   def walk(node, name: str) -> None:

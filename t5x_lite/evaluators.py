@@ -173,7 +173,7 @@ class TaskEvaluator:
     vocabulary: of all text features, in place of the tasks' own.
     task_modules: modules that register tasks; imported first.
     workdir: predictions go to predictions/<task>-<step>.jsonl in it, a line
-      for each example: inputs, target, prediction.  None: see `in_workdir`.
+      for each example: inputs, targets, prediction.  None: see `in_workdir`.
   """
 
   mixture: Any

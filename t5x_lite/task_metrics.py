@@ -133,7 +133,7 @@ class TaskMetrics:
       self._rows = [
         {
           "inputs": text(example, "inputs", self.task),
-          "target": text(example, "targets", self.task),
+          "targets": text(example, "targets", self.task),
         }
         | {name: column[i] for name, column in columns.items()}
         for i, example in enumerate(dataset.as_numpy_iterator())

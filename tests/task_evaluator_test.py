@@ -39,7 +39,7 @@ def test_task_metrics_and_predictions(trainer, tmp_path):
   path = tmp_path / "predictions" / "pairs-7.jsonl"
   rows = [json.loads(line) for line in path.read_text().splitlines()]
   assert rows == [
-    {"inputs": inputs, "target": target, "prediction": inputs}
+    {"inputs": inputs, "targets": target, "prediction": inputs}
     for inputs, target in toy_tasks.PAIRS
   ]
   assert list(path.parent.iterdir()) == [path]

@@ -49,7 +49,7 @@ def test_eval(folder):
   predictions = sorted((folder / "run" / "predictions").iterdir())
   assert len(predictions) == 2
   rows = [json.loads(line) for line in predictions[-1].open()]
-  assert all(row["inputs"] == f"say {row['target']}" for row in rows)
+  assert all(row["inputs"] == f"say {row['targets']}" for row in rows)
 
 
 def test_infer_for_a_file_and_for_the_task(folder):

@@ -329,6 +329,16 @@ def test_lost_or_damaged_state_is_refused(tmp_path, task):
       iterator.restore(tmp_path)
 
 
+def test_a_full_disk_is_told(tmp_path, task):
+  iterator = share(task).iterator()
+  (tmp_path / "shard-00001-of-00004.npz").symlink_to("/dev/full")
+  with pytest.raises(errors.CheckpointError, match=r"shard-00001.*No space"):
+    iterator.save(tmp_path)
+  (tmp_path / "file").touch()
+  with pytest.raises(errors.CheckpointError, match="cannot be written"):
+    iterator.save(tmp_path / "file" / "state")
+
+
 def test_vocabulary_is_replaced(tmp_path, task):
   vocabulary = vocabularies.Bytes(extra_ids=7)
   dataset = make(task, vocabulary=vocabulary)

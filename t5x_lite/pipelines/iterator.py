@@ -10,6 +10,7 @@ import os
 import pathlib
 import typing
 from collections.abc import Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
 import numpy as np
@@ -58,9 +59,9 @@ class Stream:
     return self._pipeline.name
 
   def start(self) -> None:
-    """Starts reading in the background."""
-    if self._iterator is None:
-      self._iterator = iter(self._pipeline.chunks())
+    """Waits for a first chunk; from then on TensorFlow reads ahead."""
+    if self._packer.hungry and not self._through:
+      self._read()
 
   def rows(self, count: int) -> Batch:
     """Returns the next rows; fewer at the end of a finite shard."""
@@ -73,9 +74,13 @@ class Stream:
         break
     return self._packer.take(count)
 
+  def _opened(self) -> Any:
+    if self._iterator is None:
+      self._iterator = iter(self._pipeline.chunks())
+    return self._iterator
+
   def _read(self) -> None:
-    self.start()
-    chunk = self._pipeline.read(self._iterator)
+    chunk = self._pipeline.read(self._opened())
     if chunk is None:
       if self._endless:
         raise errors.DataError(
@@ -84,10 +89,7 @@ class Stream:
         )
       self._through = True
       return
-    examples = {
-      name: _flat(name, chunk[name].numpy(), chunk[f"{name}/length"], size)
-      for name, size in self._sizes.items()
-    }
+    examples = {name: self._checked(chunk, name) for name in self._sizes}
     self._packer.add(examples)
     if any(len(example.tokens) for example in examples.values()):
       self._num_empty = 0
@@ -97,6 +99,24 @@ class Stream:
       raise errors.DataError(
         f"{self.name}: {self._num_empty} examples in a row have no tokens"
       )
+
+  def _checked(
+    self, chunk: Mapping[str, "tf.Tensor"], feature: str
+  ) -> packing.Ragged:
+    """Drops the padding of a chunk [N T] and checks its ids."""
+    padded, lengths = chunk[feature].numpy(), chunk[f"{feature}/length"].numpy()
+    tokens = padded[np.arange(padded.shape[1]) < lengths[:, None]]
+    size = self._sizes[feature]
+    if len(tokens):
+      low, high = int(tokens.min()), int(tokens.max())
+      if low < 0 or high >= size:
+        raise errors.DataError(
+          f"{self.name}: feature {feature!r} holds the id "
+          f"{low if low < 0 else high}, but its vocabulary has {size} ids, "
+          f"0 to {size - 1}: is it the vocabulary that made the ids, with all "
+          "its extra_ids?"
+        )
+    return packing.Ragged(tokens.astype(np.int32, copy=False), lengths)
 
   def save(self, prefix: str) -> None:
     """Writes the state to files whose names start with `prefix`.
@@ -108,12 +128,11 @@ class Stream:
     import tensorflow as tf
 
     self._pipeline.check_savable()
-    self.start()
     state = self._packer.state() | {"through": np.array(self._through)}
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **state)
     try:
-      tf.train.Checkpoint(iterator=self._iterator).write(prefix)
+      tf.train.Checkpoint(iterator=self._opened()).write(prefix)
       with tf.io.gfile.GFile(f"{prefix}.npz", "wb") as file:
         file.write(buffer.getvalue())
     except (tf.errors.OpError, OSError) as error:
@@ -145,24 +164,6 @@ class Stream:
       ) from error
 
 
-def _flat(
-  name: str, padded: np.ndarray, lengths: "tf.Tensor", size: int
-) -> packing.Ragged:
-  """Checks ids and drops the padding of a chunk [N T]."""
-  counts = lengths.numpy()
-  tokens = padded[np.arange(padded.shape[1]) < counts[:, None]]
-  if len(tokens):
-    low, high = int(tokens.min()), int(tokens.max())
-    if low < 0 or high >= size:
-      wrong = low if low < 0 else high
-      raise errors.DataError(
-        f"feature {name!r} holds the id {wrong}, but its vocabulary has "
-        f"{size} ids, 0 to {size - 1}: is the vocabulary the one that made the "
-        "ids, with all its extra_ids?"
-      )
-  return packing.Ragged(tokens.astype(np.int32, copy=False), counts)
-
-
 class DataIterator:
   """Yields the batches of one host, exactly the same again after `restore`."""
 
@@ -184,7 +185,7 @@ class DataIterator:
     self._visible = visible
     self._num_shards = num_shards
     self._rows = rows_per_shard
-    self._at_start = True
+    self._at_start, self._started = True, False
     self._record = json.loads(json.dumps(record))
 
   def __iter__(self) -> "DataIterator":
@@ -198,8 +199,10 @@ class DataIterator:
         filled up with rows of zeros.
       errors.DataError: the data is unfit; see `datasets.Dataset`.
     """
-    for stream in self._streams.values():
-      stream.start()
+    if not self._started:
+      with futures.ThreadPoolExecutor(len(self._streams)) as pool:
+        list(pool.map(Stream.start, self._streams.values()))
+      self._started = True
     rows = {
       shard: stream.rows(self._rows) for shard, stream in self._streams.items()
     }
@@ -221,12 +224,17 @@ class DataIterator:
       errors.DataError: the pipeline has state that cannot be saved.
       errors.CheckpointError: the files cannot be written.
     """
-    pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
+    path = pathlib.Path(directory) / "data.json"
+    try:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      if 0 in self._visible:
+        path.write_text(json.dumps(self._record))
+    except OSError as error:
+      raise errors.CheckpointError(
+        f"the state of the data cannot be written to {directory}: {error}"
+      ) from error
     for shard in self._visible:
       self._streams[shard].save(self._prefix(directory, shard))
-    if 0 in self._visible:
-      path = pathlib.Path(directory) / "data.json"
-      path.write_text(json.dumps(self._record))
 
   def restore(self, directory: str | os.PathLike[str]) -> None:
     """Goes on where `save` was called, by whatever hosts.
@@ -249,7 +257,7 @@ class DataIterator:
         )
     for shard, stream in self._streams.items():
       stream.restore(self._prefix(directory, shard))
-    self._at_start = False
+    self._at_start, self._started = False, False
 
   def _prefix(self, directory: str | os.PathLike[str], shard: int) -> str:
     name = f"shard-{shard:05d}-of-{self._num_shards:05d}"

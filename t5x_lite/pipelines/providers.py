@@ -5,6 +5,7 @@ which one it wants: tasks are cloned with other output features, and the clones
 stay out of the registry, so that two runs in one process do not meet.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import typing
@@ -46,7 +47,8 @@ def find(
   import seqio
   import tensorflow as tf
 
-  tf.config.set_visible_devices([], "GPU")
+  with contextlib.suppress(RuntimeError):  # Too late: in use already.
+    tf.config.set_visible_devices([], "GPU")
   for module in task_modules:
     _register(module)
   name = mixture if isinstance(mixture, str) else mixture.register()

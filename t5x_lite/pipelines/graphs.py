@@ -5,8 +5,9 @@ task a prefetch per example, and each map function an executor that may run
 its ops in parallel.  For examples of some hundred bytes that costs more than
 the work itself.  Parallelism comes from several data shards instead, so here
 maps and interleaves become sequential and prefetches go; the examples and
-their order stay the same.  In-memory caches go too: an iterator's saved state
-would hold all they hold.
+their order stay the same.  In-memory caches go too, for an iterator's saved
+state would hold all they hold; what was shuffled before one is then shuffled
+anew in every epoch.
 
 The rewriting is of TensorFlow's serialized graph, which holds a pipeline only
 if all of it is stateless: then an iterator over it can be saved as well.

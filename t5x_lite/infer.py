@@ -29,6 +29,8 @@ from t5x_lite.trainer import Trainer
 
 _SHOWN, _SHOWN_IDS = 300, 30  # characters and ids of the first input
 _log = logging.getLogger(__name__)
+_SHOWN = 8  # predictions that are printed
+_WIDTH = 100  # characters of them
 
 
 def infer(
@@ -194,6 +196,11 @@ class _Job:
         self.source.feature_lengths["inputs"],
       )
     print(f"{self.count} predictions in {self.writer.path}")
+    for row in itertools.islice(self.writer.rows(), _SHOWN):
+      for name in ("inputs", "prediction", "targets"):
+        if name in row:
+          print(f"  {name + ':':12}{_one_line(row[name])}")
+      print()
 
   def show(
     self,
@@ -227,3 +234,8 @@ class _Job:
       facts["of it"] = f"{len(ids)} tokens"
       break
     describe.show([describe.facts("Inference", facts)])
+
+
+def _one_line(text: str) -> str:
+  line = " ".join(text.split())
+  return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 2]} …"

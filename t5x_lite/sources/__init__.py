@@ -21,6 +21,7 @@ def select(
   prefix: str = "",
   key: str = "inputs",
   task_modules: Sequence[str] = ("tasks",),
+  num_examples: int | None = None,
 ) -> Source:
   """The file if one is named, otherwise the split of the mixture.
 
@@ -33,15 +34,28 @@ def select(
     prefix: in front of every text of a file.
     key: of the text in a file of JSON lines.
     task_modules: modules that register tasks.
+    num_examples: the first so many of each task of a mixture; None is all.
 
   Raises:
     ConfigError: neither is named, or a file without a vocabulary.
   """
   if file is not None:
+    if num_examples is not None:
+      raise errors.ConfigError(
+        f"num_examples = {num_examples} is for tasks; of {file!r} all lines are"
+        " predicted: give a shorter file, or a share of it (NUM_SHARDS)"
+      )
     return File(file, vocabulary, feature_lengths, prefix, key)
   if mixture is None:
     raise errors.ConfigError(
       "nothing to predict for: set INPUTS, a file of text or JSON lines, or"
       " MIXTURE, a task"
     )
-  return TaskSplit(mixture, split, feature_lengths, vocabulary, task_modules)
+  return TaskSplit(
+    mixture,
+    split,
+    feature_lengths,
+    vocabulary,
+    task_modules,
+    num_examples,
+  )

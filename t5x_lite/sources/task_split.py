@@ -30,6 +30,7 @@ class TaskSplit:
     feature_lengths: greatest numbers of tokens, by feature.
     vocabulary: of all text features, in place of the tasks' own.
     task_modules: modules that register tasks; imported first.
+    num_examples: the first so many of each task; None is all.
   """
 
   mixture: Any
@@ -37,6 +38,7 @@ class TaskSplit:
   feature_lengths: Mapping[str, int]
   vocabulary: vocabularies.SentencePiece | vocabularies.Bytes | None = None
   task_modules: Sequence[str] = ("tasks",)
+  num_examples: int | None = None
 
   @property
   def name(self) -> str:
@@ -68,6 +70,7 @@ class TaskSplit:
       "mixture": self._provider.name,
       "split": self.split,
       "sha256": digest.hexdigest(),
+      "num_examples": self.num_examples,
       "feature_lengths": dict(self.feature_lengths),
       "vocabulary": self.vocabularies(),
     }
@@ -107,5 +110,6 @@ class TaskSplit:
         dataset = seeded.get_dataset(
           dict(self.feature_lengths), self.split, shuffle=False, seed=0
         )
-        for example in dataset.as_numpy_iterator():
+        examples = dataset.as_numpy_iterator()
+        for example in itertools.islice(examples, self.num_examples):
           yield task, example

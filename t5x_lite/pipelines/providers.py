@@ -51,7 +51,7 @@ def find(
     tf.config.set_visible_devices([], "GPU")
   for module in task_modules:
     _register(module)
-  name = mixture if isinstance(mixture, str) else mixture.register()
+  name = mixture if isinstance(mixture, str) else _own_task(mixture)
   known = [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]
   if name not in known:
     raise errors.ConfigError(_unknown(name, known, task_modules))
@@ -97,6 +97,15 @@ def fingerprint(vocabulary: "seqio.Vocabulary") -> dict[str, Any]:
   if isinstance(vocabulary, seqio.ByteVocabulary):
     return vocabularies.Bytes(vocabulary.extra_ids).fingerprint()
   return {"kind": type(vocabulary).__name__, "size": vocabulary.vocab_size}
+
+
+def _own_task(mixture: Any) -> str:
+  if not hasattr(mixture, "register"):
+    raise errors.ConfigError(
+      f"a mixture is named by a string or made by an object with a method "
+      f"`register`, such as tasks.files.Files(); this is {mixture!r}"
+    )
+  return mixture.register()
 
 
 def _register(name: str) -> None:

@@ -87,6 +87,11 @@ def test_unknown_task_is_told_with_its_neighbours(folder):
     make("zzz").iterator()
 
 
+def test_a_mixture_that_is_none(folder):
+  with pytest.raises(errors.ConfigError, match="`register`.*this is 7"):
+    make(7).iterator()
+
+
 def test_task_modules(tmp_path, folder, monkeypatch):
   monkeypatch.syspath_prepend(tmp_path)
   (tmp_path / "broken_tasks.py").write_text("import no_such_library")

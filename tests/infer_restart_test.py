@@ -82,7 +82,7 @@ def kill(self, target):
 
 pathlib.Path.replace = kill
 run, source, output = map(pathlib.Path, sys.argv[1:])
-infer_test._infer(run, toy.file(source), output)
+toy.predict(run, toy.file(source), output)
 """
 
 

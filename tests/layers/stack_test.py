@@ -79,6 +79,18 @@ def test_every_sublayer_of_every_layer_draws_its_own_dropout():
     assert abs(share[value] - ways / 16) < 0.01, value
 
 
+def test_the_input_and_the_output_of_a_stack_are_dropped_too():
+  # 1 goes in; what comes out is (1 or 0) * 2, plus 11 a layer, times (1 or 0)
+  # times 2.
+  stack = adding(num_layers=1)
+  stack.dropout = 0.5
+  x = jnp.ones((64, 64, 4))
+  y, _ = stack(x, context((64, 64), jax.random.key(0)))
+  values, counts = np.unique(np.asarray(y), return_counts=True)
+  np.testing.assert_array_equal(values, [0, 22, 26])
+  np.testing.assert_allclose(counts / y.size, [0.5, 0.25, 0.25], atol=0.02)
+
+
 @pytest.fixture(scope="module")
 def reference():
   """Loss, gradients and arguments of a stack of three layers."""

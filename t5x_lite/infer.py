@@ -27,10 +27,9 @@ from t5x_lite.objectives import Objective
 from t5x_lite.partitioning import Partitioner
 from t5x_lite.trainer import Trainer
 
-_SHOWN, _SHOWN_IDS = 300, 30  # characters and ids of the first input
+_PRINTED, _WIDTH = 8, 100  # predictions that are printed, characters of each
+_IDS, _TEXT = 30, 300  # ids and characters of the input of a dry run
 _log = logging.getLogger(__name__)
-_SHOWN = 8  # predictions that are printed
-_WIDTH = 100  # characters of them
 
 
 def infer(
@@ -196,7 +195,7 @@ class _Job:
         self.source.feature_lengths["inputs"],
       )
     print(f"{self.count} predictions in {self.writer.path}")
-    for row in itertools.islice(self.writer.rows(), _SHOWN):
+    for row in itertools.islice(self.writer.rows(), _PRINTED):
       for name in ("inputs", "prediction", "targets"):
         if name in row:
           print(f"  {name + ':':12}{_one_line(row[name])}")
@@ -229,13 +228,13 @@ class _Job:
     }
     for query in self.source.read(*self.ranges[0]) if self.ranges else ():
       ids = list(map(int, query.features["inputs"]))
-      facts["first input"] = query.record["inputs"][:_SHOWN]
-      facts["its ids"] = ", ".join(map(str, ids[:_SHOWN_IDS]))
+      facts["first input"] = query.record["inputs"][:_TEXT]
+      facts["its ids"] = ", ".join(map(str, ids[:_IDS]))
       facts["of it"] = f"{len(ids)} tokens"
       break
     describe.show([describe.facts("Inference", facts)])
 
 
-def _one_line(text: str) -> str:
-  line = " ".join(text.split())
+def _one_line(value: Any) -> str:
+  line = " ".join(str(value).split())  # JSON lines may hold anything
   return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 2]} …"

@@ -155,11 +155,23 @@ def test_the_decoder_stops_at_the_length_of_the_targets(run, tmp_path):
     toy.predict(run, toy.file(toy.text(tmp_path)), decoder=None)
 
 
+def test_some_predictions_are_printed(run, tmp_path, capsys):
+  path = tmp_path / "in.jsonl"
+  lines = [{"inputs": f"a\nb {'x' * i}", "targets": [i]} for i in range(99)]
+  path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  toy.predict(run, toy.file(path), tmp_path / "out.jsonl")
+  shown = capsys.readouterr().out
+  assert "99 predictions in" in shown
+  assert shown.count("inputs:") == shown.count("prediction:") == 8
+  assert "a b x\n" in shown and "[7]" in shown
+
+
 def test_dry_run_touches_nothing(run, tmp_path, capsys):
   path = toy.text(tmp_path)
   before = sorted(tmp_path.rglob("*")), sorted(run.rglob("*"))
   output = tmp_path / "new" / "out.jsonl"
   assert toy.predict(run, toy.file(path), output, dry_run=True) == output
   shown = capsys.readouterr().out
-  assert "23 of 23" in shown and "line 0" in shown
+  assert "23 of 23" in shown and "line 10: cccccccccc" not in shown
+  assert "line 0:" in shown
   assert (sorted(tmp_path.rglob("*")), sorted(run.rglob("*"))) == before

@@ -7,10 +7,11 @@ sentinels, each followed by the span it stands for:
     inputs   Thank you <X> me to your party <Y> week </s>
     targets  <X> for inviting <Y> last </s>
 
-A batch of rows goes through a fixed number of ops, so that the cost per row
-is a few per cent of what tokenizing it costs.
+A batch of rows goes through a fixed number of ops, each linear in its tokens,
+so that corrupting costs a fraction of what tokenizing does.
 
-Letters: R rows, W width of a row, P spans in a row (the most of any row).
+Rows lie one after the other, as in rows.py.  Letters: R rows, N their tokens,
+P spans (the most that any row has).
 """
 
 import tensorflow as tf
@@ -114,18 +115,17 @@ def check_noise(density: float, mean_span: float) -> None:
 
 def random_spans_mask(
   lengths: tf.Tensor,
-  width: tf.Tensor | int,
   seed: tf.Tensor,
   *,
   density: float = 0.15,
   mean_span: float = 3.0,
 ) -> tf.Tensor:
-  """Returns the noise [R W] bool of rows of `lengths` [R] int32.
+  """Returns which tokens are noise, [N] bool, in rows of `lengths` [R] int32.
 
   The counts of noise tokens and spans are those of `span_counts`; among all
   ways to cut the noise into that many spans, and the rest into as many gaps
   in front of them, each is equally likely.  A row begins with a gap and ends
-  with a span, as in T5.
+  with a span, as in T5.  Rows have two tokens or more.
   """
   exact = tf.cast(lengths, tf.float64)
   noise = tf.cast(tf.round(exact * density), tf.int32)
@@ -139,14 +139,12 @@ def random_spans_mask(
   gap_ends = _random_cuts(lengths - noise, spans, most, seeds[1])
   span_starts = tf.pad(span_ends[:, :-1], [[0, 0], [1, 0]])
   # Slots that a row does not use start and stop at its end, and cancel.
-  offsets = tf.range(tf.size(lengths))[:, None] * (width + 1) + gap_ends
-  starts = tf.reshape(offsets + span_starts, [-1, 1])
-  stops = tf.reshape(offsets + span_ends, [-1, 1])
-  change = tf.zeros([tf.size(lengths) * (width + 1)], tf.int32)
-  change = tf.tensor_scatter_nd_add(change, starts, tf.ones_like(starts[:, 0]))
-  change = tf.tensor_scatter_nd_sub(change, stops, tf.ones_like(stops[:, 0]))
-  change = tf.reshape(change, [-1, width + 1])
-  return tf.cumsum(change, axis=1)[:, :-1] > 0
+  before = tf.cumsum(lengths, exclusive=True)[:, None] + gap_ends
+  places = tf.stack([before + span_starts, before + span_ends])
+  steps = tf.stack([tf.ones_like(before), -tf.ones_like(before)])
+  total = tf.reduce_sum(lengths)
+  change = tf.math.unsorted_segment_sum(steps, places, total + 1)
+  return tf.cumsum(change)[:-1] > 0
 
 
 def _random_cuts(
@@ -154,7 +152,7 @@ def _random_cuts(
 ) -> tf.Tensor:
   """Cuts `total` [R] things into `parts` [R] non-empty runs at random.
 
-  Returns where each run ends, [R most]; unused slots hold `total`.
+  Returns where each run ends, [R P]; unused slots hold `total`.
   """
   places = tf.reduce_max(tf.concat([total, [1]], 0)) - 1
   place = tf.range(places)
@@ -165,46 +163,56 @@ def _random_cuts(
   keys = tf.bitwise.bitwise_and(keys, tf.constant(-(1 << 24), tf.int64))
   keys = tf.bitwise.bitwise_or(keys, tf.cast(place, tf.int64))
   keys = tf.where(place < total[:, None] - 1, keys, tf.int64.min)
-  chosen = tf.math.top_k(keys, most - 1, sorted=True).indices + 1
+  chosen = tf.math.top_k(keys, most - 1).indices + 1
   used = tf.range(most - 1) < parts[:, None] - 1
   cuts = tf.sort(tf.where(used, chosen, total[:, None]), axis=1)
   return tf.concat([cuts, total[:, None]], axis=1)
 
 
 def iid_mask(
-  lengths: tf.Tensor,
-  width: tf.Tensor | int,
-  seed: tf.Tensor,
-  *,
-  density: float = 0.15,
+  lengths: tf.Tensor, seed: tf.Tensor, *, density: float = 0.15
 ) -> tf.Tensor:
-  """Returns noise [R W] bool: each token by itself with chance `density`.
+  """Returns noise [N] bool: each token by itself with chance `density`.
 
   The corruption of BERT, and of T5's first experiments (section 3.1.4).
   """
-  draws = tf.random.stateless_uniform([tf.size(lengths), width], seed)
-  return (draws < density) & (tf.range(width) < lengths[:, None])
+  total = tf.reduce_sum(lengths)
+  return tf.random.stateless_uniform([total], seed) < density
 
 
 def limit_noise(
-  noise: tf.Tensor, *, sentinels: int, targets_length: int
+  noise: tf.Tensor, lengths: tf.Tensor, *, sentinels: int, targets_length: int
 ) -> tf.Tensor:
-  """Clears the noise of a row [R W] from where it would no longer fit.
+  """Clears the noise [N] of a row from where it would no longer fit.
 
   Keeps at most `sentinels` spans, and at most `targets_length` targets with
   their sentinels and the end of sequence.  No token is lost: what is not
   noise stays in the inputs.
   """
-  starts = _starts(noise)
-  spans = tf.cumsum(tf.cast(starts, tf.int32), axis=1)
-  cost = tf.cumsum(tf.cast(noise, tf.int32), axis=1) + spans
+  spans = _count(_starts(noise, lengths), lengths)
+  cost = _count(noise, lengths) + spans
   return noise & (spans <= sentinels) & (cost < targets_length)
 
 
-def _starts(noise: tf.Tensor) -> tf.Tensor:
-  """Returns where spans of noise begin, [R W]."""
-  before = tf.pad(noise[:, :-1], [[0, 0], [1, 0]])
+def _starts(noise: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+  """Returns where spans of noise begin, [N] bool."""
+  before = tf.concat([[False], noise], 0)[:-1]
+  first = tf.cumsum(lengths, exclusive=True)[:, None]
+  before = tf.tensor_scatter_nd_update(
+    before, first, tf.zeros_like(lengths, tf.bool)
+  )
   return noise & ~before
+
+
+def _count(marks: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+  """Returns how many marks a row has up to each of its tokens, [N] int32."""
+  counts = tf.cumsum(tf.cast(marks, tf.int32))
+  return counts - tf.repeat(_before(counts, lengths), lengths)
+
+
+def _before(counts: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+  """Returns the running count [N] before each row, [R]."""
+  return tf.gather(tf.concat([[0], counts], 0), tf.cumsum(lengths) - lengths)
 
 
 def corrupt(
@@ -219,9 +227,9 @@ def corrupt(
   """Moves the noise of rows to the targets; a sentinel marks each place.
 
   Args:
-    tokens: [R W] int32.
-    lengths: [R] int32; what lies beyond is ignored.
-    noise: [R W] bool, False beyond `lengths`.
+    tokens: [N] int32.
+    lengths: [R] int32.
+    noise: [N] bool.
     first_sentinel: the id of the first span; later ones count downwards.
     inputs_eos: appended to the inputs, unless None.
     targets_eos: appended to the targets, unless None.
@@ -229,31 +237,24 @@ def corrupt(
   Returns:
     {"inputs", "targets"}, ragged [R None] int32.
   """
-  starts = _starts(noise)
-  spans = tf.cumsum(tf.cast(starts, tf.int32), axis=1)
-  sentinel = first_sentinel + 1 - spans
-  valid = tf.range(tf.shape(tokens)[1]) < lengths[:, None]
-  inputs = _ragged(
-    tf.where(starts, sentinel, tokens), (valid & ~noise) | starts, inputs_eos
+  starts = _starts(noise, lengths)
+  sentinel = first_sentinel + 1 - _count(starts, lengths)
+  row = tf.repeat(tf.range(tf.size(lengths)), lengths)
+  kept = starts | ~noise
+  inputs = rows.ragged(
+    tf.boolean_mask(tf.where(starts, sentinel, tokens), kept),
+    tf.math.segment_sum(tf.cast(kept, tf.int32), row),
   )
   # Two slots a token: its sentinel, if a span starts here, then itself.
-  targets = _ragged(
-    _interleave(sentinel, tokens), _interleave(starts, noise), targets_eos
+  targets = rows.ragged(
+    tf.boolean_mask(
+      tf.stack([sentinel, tokens], 1), tf.stack([starts, noise], 1)
+    ),
+    tf.math.segment_sum(
+      tf.cast(starts, tf.int32) + tf.cast(noise, tf.int32), row
+    ),
   )
-  return {"inputs": inputs, "targets": targets}
-
-
-def _interleave(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
-  """Returns [R 2W]: the columns of both [R W] in turn."""
-  shape = tf.shape(first) * [1, 2]
-  return tf.reshape(tf.stack([first, second], axis=2), shape)
-
-
-def _ragged(
-  values: tf.Tensor, keep: tf.Tensor, eos: int | None
-) -> tf.RaggedTensor:
-  """Returns the kept values of each row [R W] as ragged rows, then `eos`."""
-  if eos is not None:
-    values = tf.pad(values, [[0, 0], [0, 1]], constant_values=eos)
-    keep = tf.pad(keep, [[0, 0], [0, 1]], constant_values=True)
-  return rows.take(values, keep)
+  return {
+    "inputs": rows.append(inputs, inputs_eos),
+    "targets": rows.append(targets, targets_eos),
+  }

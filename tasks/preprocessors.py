@@ -48,7 +48,7 @@ def tokenize_documents(
   def tokenize(examples: rows.Batch) -> dict[str, tf.Tensor]:
     tokens = rows.encode(feature.vocabulary, examples[key])
     if end_documents and feature.add_eos:
-      tokens = _append(tokens, end)
+      tokens = rows.append(tokens, end)
     lengths = tf.cast(tokens.row_lengths(), tf.int32)
     return {"tokens": tokens.flat_values, "lengths": lengths}
 
@@ -81,7 +81,7 @@ def tokenize_pairs(
       if length is not None:
         ids = ids[:, : length - int(feature.add_eos)]
       if feature.add_eos:
-        ids = _append(ids, ends[name])
+        ids = rows.append(ids, ends[name])
       result[name] = ids
     return result
 
@@ -89,11 +89,6 @@ def tokenize_pairs(
   return rows.unbatch(
     batches.map(tokenize, num_parallel_calls=tf.data.AUTOTUNE)
   )
-
-
-def _append(ids: tf.RaggedTensor, end: int) -> tf.RaggedTensor:
-  ends = tf.fill([ids.nrows(), 1], tf.constant(end, ids.dtype))
-  return tf.concat([ids, ends], axis=1)
 
 
 def span_corruption(
@@ -141,11 +136,7 @@ def span_corruption(
 
   def noise(batch: rows.Batch, seed: tf.Tensor) -> tf.Tensor:
     return corruption.random_spans_mask(
-      batch["lengths"],
-      tf.shape(batch["tokens"])[1],
-      seed,
-      density=density,
-      mean_span=mean_span,
+      batch["lengths"], seed, density=density, mean_span=mean_span
     )
 
   pieces = rows.split(
@@ -175,9 +166,10 @@ def iid_span_corruption(
   first, count = rows.sentinels(output_features["targets"].vocabulary)
 
   def noise(batch: rows.Batch, seed: tf.Tensor) -> tf.Tensor:
-    columns = tf.shape(batch["tokens"])[1]
-    mask = corruption.iid_mask(batch["lengths"], columns, seed, density=density)
-    return corruption.limit_noise(mask, sentinels=count, targets_length=limit)
+    mask = corruption.iid_mask(batch["lengths"], seed, density=density)
+    return corruption.limit_noise(
+      mask, batch["lengths"], sentinels=count, targets_length=limit
+    )
 
   pieces = rows.split(
     dataset, width, join=join, max_document=max_document, min_row=2
@@ -225,20 +217,22 @@ def prefix_lm(
   every cut is equally likely (T5, section 3.2.1).  EOS is where
   `tokenize_documents` put it: at the ends of documents, not of rows.
   """
-  lengths = sequence_length or DEFAULT_LENGTHS
-  width = min(lengths["inputs"], lengths["targets"]) + 1
+  limits = sequence_length or DEFAULT_LENGTHS
+  width = min(limits["inputs"], limits["targets"]) + 1
 
   @seqio.map_over_dataset(num_seeds=1)
   def cut(batch: rows.Batch, seed: tf.Tensor) -> dict[str, tf.RaggedTensor]:
-    tokens, last = batch["tokens"], batch["lengths"][:, None]
+    tokens, lengths = batch["tokens"], batch["lengths"]
     seed = rows.seed_of(seed, tokens)
-    draws = tf.random.stateless_uniform(tf.shape(last), seed, 0, 1, tf.float64)
-    place = 1 + tf.cast(draws * tf.cast(last - 1, tf.float64), tf.int32)
-    column = tf.range(tf.shape(tokens)[1])
-    return {
-      "inputs": rows.take(tokens, column < place),
-      "targets": rows.take(tokens, (column >= place) & (column < last)),
-    }
+    draws = tf.random.stateless_uniform(
+      tf.shape(lengths), seed, 0, 1, tf.float64
+    )
+    spread = tf.cast(lengths - 1, tf.float64)
+    place = 1 + tf.cast(draws * spread, tf.int32)
+    # Inputs and targets in turn, all of the tokens.
+    parts = tf.reshape(tf.stack([place, lengths - place], 1), [-1])
+    halves = rows.ragged(tokens, parts)
+    return {"inputs": halves[::2], "targets": halves[1::2]}
 
   pieces = rows.split(
     dataset, width, join=join, max_document=max_document, min_row=2
@@ -264,7 +258,6 @@ def language_modeling(
   )
 
   def targets(batch: rows.Batch) -> dict[str, tf.RaggedTensor]:
-    tokens, lengths = batch["tokens"], batch["lengths"]
-    return {"targets": tf.RaggedTensor.from_tensor(tokens, lengths)}
+    return {"targets": rows.ragged(batch["tokens"], batch["lengths"])}
 
   return rows.unbatch(pieces.map(targets, num_parallel_calls=tf.data.AUTOTUNE))

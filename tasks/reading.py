@@ -32,7 +32,7 @@ FORMATS = {
 KINDS = ("txt", "lines", "jsonl", "tfrecord")
 
 # Longer texts are cut into documents of about this size.
-MAX_BYTES = 1 << 18
+MAX_BYTES = 1 << 15
 _TOLD = 5  # Of more bad records only the number is told.
 
 Document = Mapping[str, bytes]  # UTF-8.

@@ -1,13 +1,13 @@
 """Batches of documents, and rows of tokens cut from them, in tf.data.
 
 Between the preprocessors of a pre-training task a dataset element is a batch,
-because TensorFlow's cost per element would exceed that of the work:
+because TensorFlow's cost per element would exceed that of the work.  Documents
+and rows alike lie one after the other:
 
-    documents  {"tokens": [N], "lengths": [D]}    one after the other
-    rows       {"tokens": [R W], "lengths": [R]}  zeros beyond the lengths
+    {"tokens": [N], "lengths": [R]}  int32, the lengths sum to N
 
-all int32.  Everything here is a function of values and seeds, so that an
-iterator over it can be saved and restored.
+Everything here is a function of values and seeds, so that an iterator over it
+can be saved and restored.
 """
 
 import re
@@ -30,7 +30,7 @@ def encode(vocabulary: seqio.Vocabulary, texts: tf.Tensor) -> tf.RaggedTensor:
     # SeqIO's own takes one string only: read all as one, then cut.
     ids = vocabulary.encode_tf(tf.strings.reduce_join(texts))
     lengths = tf.strings.length(texts)
-    return tf.RaggedTensor.from_row_lengths(ids, lengths, validate=False)
+    return ragged(ids, lengths)
   ids = vocabulary.encode_tf(texts)
   if not isinstance(ids, tf.RaggedTensor):
     raise errors.ConfigError(
@@ -102,10 +102,9 @@ def split(
     sizes = tf.stack([tf.fill(tf.shape(totals), width), totals % width], 1)
     counts = tf.stack([whole, tf.ones_like(whole)], 1)
     sizes = tf.repeat(tf.reshape(sizes, [-1]), tf.reshape(counts, [-1]))
-    rows = tf.RaggedTensor.from_row_lengths(tokens, sizes, validate=False)
     keep = sizes >= min_row
     return {
-      "tokens": tf.boolean_mask(rows.to_tensor(), keep),
+      "tokens": tf.boolean_mask(tokens, tf.repeat(keep, sizes)),
       "lengths": tf.boolean_mask(sizes, keep),
     }
 
@@ -138,12 +137,17 @@ def seed_of(
   )
 
 
-def take(tokens: tf.Tensor, keep: tf.Tensor) -> tf.RaggedTensor:
-  """Returns what is kept of each row [R W], ragged."""
-  lengths = tf.reduce_sum(tf.cast(keep, tf.int64), axis=1)
-  return tf.RaggedTensor.from_row_lengths(
-    tf.boolean_mask(tokens, keep), lengths, validate=False
-  )
+def ragged(tokens: tf.Tensor, lengths: tf.Tensor) -> tf.RaggedTensor:
+  """Returns rows of `lengths` [R] as a ragged tensor [R None]."""
+  return tf.RaggedTensor.from_row_lengths(tokens, lengths, validate=False)
+
+
+def append(table: tf.RaggedTensor, end: int | None) -> tf.RaggedTensor:
+  """Returns the rows with `end` after each, unless it is None."""
+  if end is None:
+    return table
+  ends = tf.fill([table.nrows(), 1], tf.constant(end, table.dtype))
+  return tf.concat([table, ends], axis=1)
 
 
 def unbatch(batches: tf.data.Dataset) -> tf.data.Dataset:

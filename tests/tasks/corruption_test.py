@@ -16,12 +16,19 @@ def _seed(number):
   return tf.constant([number, 7], tf.int64)
 
 
-def _mask(lengths, seed=0, **kwargs):
+def _rows(flat, lengths):
+  """Returns what lies one after the other as rows [R W], zero at their ends."""
+  return tf.RaggedTensor.from_row_lengths(flat, lengths).to_tensor().numpy()
+
+
+def _draw(kind, lengths, seed=0, **kwargs):
   lengths = tf.constant(lengths, tf.int32)
-  width = int(tf.reduce_max(lengths))
-  return corruption.random_spans_mask(
-    lengths, width, _seed(seed), **kwargs
-  ).numpy()
+  mask = getattr(corruption, kind)(lengths, _seed(seed), **kwargs)
+  return _rows(mask, lengths)
+
+
+def _mask(lengths, seed=0, **kwargs):
+  return _draw("random_spans_mask", lengths, seed, **kwargs)
 
 
 def _spans(row):
@@ -71,51 +78,52 @@ def test_density_and_mean_span_over_seeds():
 
 
 def test_iid_noise_has_its_density_and_geometric_spans():
-  lengths = tf.fill([400], 500)
-  masks = corruption.iid_mask(lengths, 510, _seed(1), density=0.2).numpy()
-  assert not masks[:, 500:].any()
-  assert masks[:, :500].mean() == pytest.approx(0.2, abs=0.005)
+  masks = _draw("iid_mask", [500] * 400, 1, density=0.2)
+  assert masks.mean() == pytest.approx(0.2, abs=0.005)
   spans = [span for row in masks for span in _spans(row)]
   assert np.mean(spans) == pytest.approx(1 / 0.8, abs=0.01)
 
 
 @pytest.mark.parametrize("kind", ["random_spans_mask", "iid_mask"])
 def test_a_seed_decides_and_rows_differ(kind):
-  draw = getattr(corruption, kind)
-  lengths = tf.fill([50], 100)
-  first, again = (draw(lengths, 100, _seed(3)).numpy() for _ in range(2))
+  first, again = (_draw(kind, [100] * 50, 3) for _ in range(2))
   np.testing.assert_array_equal(first, again)
   assert len({row.tobytes() for row in first}) == 50
-  other = draw(lengths, 100, _seed(4)).numpy()
+  other = _draw(kind, [100] * 50, 4)
   assert not (first == other).all(axis=1).any()
 
 
 def test_noise_stops_where_it_would_no_longer_fit():
-  noise = tf.constant([[0, 1, 1, 0, 1, 0, 1, 1]]) > 0
+  # The second row goes on where the first ends, and is counted by itself.
+  rows = [[0, 1, 1, 0, 1, 0, 1, 1], [1, 0, 1]]
+  noise = tf.constant(rows[0] + rows[1]) > 0
 
   def limit(sentinels, targets):
     limited = corruption.limit_noise(
-      noise, sentinels=sentinels, targets_length=targets
+      noise, tf.constant([8, 3]), sentinels=sentinels, targets_length=targets
     )
-    return limited.numpy().astype(int).tolist()[0]
+    found = limited.numpy().astype(int).tolist()
+    return found[:8], found[8:]
 
-  assert limit(9, 99) == [0, 1, 1, 0, 1, 0, 1, 1]
-  assert limit(2, 99) == [0, 1, 1, 0, 1, 0, 0, 0]
+  assert limit(9, 99) == (rows[0], rows[1])
+  assert limit(2, 99) == ([0, 1, 1, 0, 1, 0, 0, 0], rows[1])
+  assert limit(1, 99) == ([0, 1, 1, 0, 0, 0, 0, 0], [1, 0, 0])
   # Three sentinels, five noise tokens and EOS are nine.
-  assert limit(9, 9) == [0, 1, 1, 0, 1, 0, 1, 1]
-  assert limit(9, 8) == [0, 1, 1, 0, 1, 0, 1, 0]
-  assert limit(9, 7) == [0, 1, 1, 0, 1, 0, 0, 0]
+  assert limit(9, 9) == (rows[0], rows[1])
+  assert limit(9, 8) == ([0, 1, 1, 0, 1, 0, 1, 0], rows[1])
+  assert limit(9, 7) == ([0, 1, 1, 0, 1, 0, 0, 0], rows[1])
 
 
 def test_iid_rows_seldom_need_the_limit():
   for inputs, targets in ((512, 192), (512, 114), (100, 50)):
     raw = corruption.iid_raw_length(inputs, targets)
     assert raw < inputs
-    mask = corruption.iid_mask(tf.fill([4000], raw), raw, _seed(5))
+    lengths = tf.fill([4000], raw)
+    mask = corruption.iid_mask(lengths, _seed(5))
     limited = corruption.limit_noise(
-      mask, sentinels=1000, targets_length=targets
+      mask, lengths, sentinels=1000, targets_length=targets
     )
-    cut = (mask != limited).numpy().any(axis=1).mean()
+    cut = _rows(mask != limited, lengths).any(axis=1).mean()
     assert cut < 0.005
   assert corruption.iid_raw_length(512, 192) == 511
   # Three deviations to spare, not thirty.
@@ -124,23 +132,26 @@ def test_iid_rows_seldom_need_the_limit():
 
 def test_corruption_of_a_sentence():
   # Thank you for inviting me to your party last week
-  tokens = tf.constant([[10, 11, 12, 13, 14, 15, 16, 17, 18, 19], [20] * 10])
-  noise = tf.constant([[0, 0, 1, 1, 0, 0, 0, 0, 1, 0], [1, 0] + [0] * 8])
+  # ... and two rows that end and begin with noise.
+  tokens = tf.constant([*range(10, 20), 20, 21, 22, 23])
+  noise = tf.constant([0, 0, 1, 1, 0, 0, 0, 0, 1, 0, 0, 1, 1, 0])
   result = corruption.corrupt(
     tokens,
-    tf.constant([10, 2]),
-    tf.cast(noise, tf.bool),
+    tf.constant([10, 2, 2]),
+    noise > 0,
     first_sentinel=FIRST,
     inputs_eos=1,
     targets_eos=1,
   )
   assert result["inputs"].to_list() == [
     [10, 11, FIRST, 14, 15, 16, 17, FIRST - 1, 19, 1],
-    [FIRST, 20, 1],
+    [20, FIRST, 1],
+    [FIRST, 23, 1],
   ]
   assert result["targets"].to_list() == [
     [FIRST, 12, 13, FIRST - 1, 18, 1],
-    [FIRST, 20, 1],
+    [FIRST, 21, 1],
+    [FIRST, 22, 1],
   ]
 
 
@@ -148,11 +159,10 @@ def test_corruption_of_a_sentence():
 def test_inputs_and_targets_together_are_the_text(kind):
   rng = np.random.default_rng(0)
   lengths = rng.integers(2, 300, size=60).astype(np.int32)
-  tokens = rng.integers(3, 900, size=(60, 300)).astype(np.int32)
-  noise = getattr(corruption, kind)(tf.constant(lengths), 300, _seed(2))
-  result = corruption.corrupt(
-    tf.constant(tokens), tf.constant(lengths), noise, first_sentinel=FIRST
-  )
+  tokens = rng.integers(3, 900, size=lengths.sum()).astype(np.int32)
+  noise = getattr(corruption, kind)(tf.constant(lengths), _seed(2))
+  result = corruption.corrupt(tokens, lengths, noise, first_sentinel=FIRST)
+  originals = np.split(tokens, np.cumsum(lengths)[:-1])
   for row in range(60):
     inputs = result["inputs"][row].numpy()
     targets = result["targets"][row].numpy()
@@ -160,8 +170,22 @@ def test_inputs_and_targets_together_are_the_text(kind):
     expected = FIRST - np.arange(len(sentinels))
     np.testing.assert_array_equal(sentinels, expected)
     np.testing.assert_array_equal(inputs[inputs > 900], expected)
-    original = tokens[row, : lengths[row]]
-    np.testing.assert_array_equal(restore(inputs, targets, 900), original)
+    np.testing.assert_array_equal(restore(inputs, targets, 900), originals[row])
+
+
+def test_no_rows_give_no_rows():
+  empty = tf.zeros([0], tf.int32)
+  for noise in (
+    corruption.random_spans_mask(empty, _seed(0)),
+    corruption.iid_mask(empty, _seed(0)),
+  ):
+    limited = corruption.limit_noise(
+      noise, empty, sentinels=9, targets_length=9
+    )
+    result = corruption.corrupt(
+      empty, empty, limited, first_sentinel=FIRST, inputs_eos=1
+    )
+    assert result["inputs"].to_list() == result["targets"].to_list() == []
 
 
 def restore(inputs, targets, lowest_sentinel):

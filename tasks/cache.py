@@ -6,14 +6,19 @@ hold a digest of what they were made from: something else, another folder.
 
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
 from t5x_lite import errors
+
+# Below the logger whose messages the command line shows.
+_log = logging.getLogger(f"t5x_lite.{__name__}")
 
 
 def root() -> pathlib.Path:
@@ -47,6 +52,8 @@ def folder(
     made = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=root()))
   except OSError as error:
     raise _unwritable(error) from error
+  _log.info("preparing %s, once", path)
+  start = time.monotonic()
   try:
     fill(made)
     made.chmod(0o755)  # mkdtemp's are for their owner alone.
@@ -59,6 +66,7 @@ def folder(
     raise _unwritable(error) from error
   finally:
     shutil.rmtree(made, ignore_errors=True)
+  _log.info("prepared %s in %.0f s", path.name, time.monotonic() - start)
   return path
 
 

@@ -9,6 +9,7 @@ import collections
 import contextlib
 import functools
 import json
+import logging
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -20,7 +21,10 @@ from t5x_lite import errors
 # Files per split: more than a run has shards, few enough for a small corpus.
 NUM_FILES = 16
 _INFO = "info.json"
-_BUFFER = 256  # Records read from a file at once.
+_BUFFER = 256  # Records parsed at once.
+_TOLD = 500_000  # Documents after which progress is told.
+
+_log = logging.getLogger(f"t5x_lite.{__name__}")
 
 Document = Mapping[str, bytes]
 
@@ -51,6 +55,8 @@ def write(
         writer = writers[split, counts[split] % NUM_FILES]
         writer.write(_serialized(document))
         counts[split] += 1
+        if not sum(counts.values()) % _TOLD:
+          _log.info("%d documents so far", sum(counts.values()))
     except tf.errors.OpError as error:
       raise OSError(error.message) from error
   (directory / _INFO).write_text(json.dumps({"examples": dict(counts)}))
@@ -115,7 +121,8 @@ class Source(seqio.DataSource):
     """
     if not self.num_input_examples(split):
       raise errors.DataError(
-        f"{self._where} has no document for the split {split!r}"
+        f"{self._where} has no document for the split {split!r}; of the "
+        f"splits {list(self.splits)} choose one that has, or add documents"
       )
     return [str(self.directory / _file(split, i)) for i in range(NUM_FILES)]
 

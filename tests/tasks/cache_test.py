@@ -12,7 +12,8 @@ def directory(tmp_path, monkeypatch):
   return tmp_path / "cache"
 
 
-def test_a_folder_is_made_once_for_its_parts(directory):
+def test_a_folder_is_made_once_for_its_parts(directory, caplog):
+  caplog.set_level("INFO", "t5x_lite")
   calls = []
 
   def fill(folder):
@@ -25,6 +26,7 @@ def test_a_folder_is_made_once_for_its_parts(directory):
   assert first == again != other
   assert (first / "file").read_text() == "1"
   assert sorted(directory.iterdir()) == sorted([first, other])
+  assert len([m for m in caplog.messages if "preparing" in m]) == 2
 
 
 def test_of_a_failure_nothing_remains(directory):

@@ -97,10 +97,12 @@ def _model(
 
   try:
     data = epath.Path(os.path.expanduser(path)).read_bytes()
-  except OSError as error:
+  except Exception as error:  # of buckets, epath's backends raise their own
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
     raise errors.DataError(
-      f"vocabulary file {path!r} cannot be read ({error.strerror or error}): "
-      "correct `SentencePiece.path`, or train one with `t5x_lite vocab`"
+      f"vocabulary file {path!r} cannot be read ({reason}): correct"
+      " `SentencePiece.path`, set T5X_LITE_VOCAB to a local copy of T5's, or"
+      " train one with `t5x_lite vocab`"
     ) from error
   model = sentencepiece_model_pb2.ModelProto()
   try:

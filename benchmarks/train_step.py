@@ -75,9 +75,14 @@ def torch(steps: int, compiled: bool) -> dict[str, object]:
     decoder_start_token_id=0,
   )
   model = transformers.T5ForConditionalGeneration(config)
-  # Logits of variance one, as ours: from the default initialization they have
-  # hundreds, and denormal softmaxes would slow PyTorch several times over.
-  model.lm_head.weight.data *= config.d_model**-0.5
+  # transformers 5 ties the logits whatever it is told: give them their own
+  # matrix.  Of variance one, as ours: from the default initialization they
+  # have hundreds, and denormal softmaxes would slow PyTorch several times over.
+  head = model.lm_head.weight.detach() * config.d_model**-0.5
+  model.lm_head.weight = th.nn.Parameter(head.clone())
+  model.config.tie_word_embeddings = False
+  count = sum(p.numel() for p in model.parameters())
+  assert count == 76_961_152, count
   optimizer = transformers.optimization.Adafactor(
     model.parameters(), lr=1e-3, relative_step=False, warmup_init=False
   )

@@ -3,7 +3,8 @@
     docstrings_span_corruption   and the other objectives of pretraining.py
     docstrings_summary           the body of a docstring -> its summary line
     docstrings_package           a docstring -> the package it is from
-    docstrings_multitask         both, in equal shares
+    docstrings_multitask         both, two packages to a summary: these examples
+                                 have few tokens to learn from
 
 Train and validation hold different modules; see docstring_corpus.py.  Metrics
 stand next to what needs no model: the first sentence of the body, and the
@@ -138,5 +139,6 @@ seqio.TaskRegistry.add(
 )
 
 seqio.MixtureRegistry.add(
-  "docstrings_multitask", ["docstrings_summary", "docstrings_package"], 1.0
+  "docstrings_multitask",
+  [("docstrings_summary", 1.0), ("docstrings_package", 2.0)],
 )

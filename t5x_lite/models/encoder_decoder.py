@@ -141,9 +141,7 @@ class EncoderDecoder(nnx.Module):
       key=decoder_key,
     )
 
-  def prefill(
-    self, batch: Mapping[str, jax.Array], length: int
-  ) -> DecodeState:
+  def prefill(self, batch: Mapping[str, jax.Array], length: int) -> DecodeState:
     """Encodes and makes room for `length` tokens to decode.
 
     Args:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import pathlib
+import random
 import re
 import shlex
 
@@ -43,7 +44,14 @@ def _commands() -> list[list[str]]:
 def folder(tmp_path_factory, corpus) -> pathlib.Path:
   """What a reader has at hand: text, pairs, questions, a task."""
   made = tmp_path_factory.mktemp("reader")
-  (made / "books").symlink_to(corpus)
+  (made / "books").mkdir()
+  draw = random.Random(0)
+  syllables = [a + b for a in "bdfgklmnprst" for b in ("a", "en", "i", "or")]
+  for book in range(40):
+    text = " ".join(
+      "".join(draw.choices(syllables, k=draw.randint(1, 4))) for _ in range(300)
+    )
+    (made / "books" / f"{book}.txt").write_text(text)
   words = corpus.joinpath("one.txt").read_text().split()
   pairs = [
     {"inputs": f"after {a}?", "targets": b}

@@ -174,11 +174,11 @@ def test_tasks_read_the_corpus(package):
   assert examples and set(examples[0]) == {"inputs", "targets"}
 
 
-def test_the_mixture_draws_both_tasks_equally():
+def test_the_mixture_draws_two_packages_to_a_summary():
   tasks.register()
   mixture = seqio.get_mixture_or_task("docstrings_multitask")
   rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}
-  assert rates == {"docstrings_summary": 1.0, "docstrings_package": 1.0}
+  assert rates == {"docstrings_summary": 1.0, "docstrings_package": 2.0}
 
 
 @pytest.mark.slow

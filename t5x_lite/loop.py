@@ -5,6 +5,7 @@ been dispatched.  Where something is due (an evaluation, a checkpoint, a stop),
 they are read at once, so that nothing non-finite is ever evaluated or saved.
 """
 
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -149,6 +150,8 @@ class Loop:
       )
 
   def _last_checkpoint(self) -> str:
+    with contextlib.suppress(errors.CheckpointError):  # not to hide the first
+      self.session.wait()
     step = self.session.latest_step()
     if step is None:
       return "no checkpoint was saved before"

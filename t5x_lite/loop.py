@@ -12,7 +12,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import jax
-import numpy as np
 
 from t5x_lite import (
   checkpoints,
@@ -26,7 +25,7 @@ from t5x_lite import (
   stopwatch,
 )
 from t5x_lite.datasets import DataIterator
-from t5x_lite.progress import Progress
+from t5x_lite.progress import Progress, count_tokens
 from t5x_lite.summaries import Summaries
 from t5x_lite.train_state import TrainState
 from t5x_lite.trainer import Trainer
@@ -123,7 +122,7 @@ class Loop:
         )
     with self.progress.stopwatch.part(stopwatch.STEP):
       state, values = self.trainer.step(state, batch)
-    return state, _Pending(step, values, _num_tokens(rows))
+    return state, _Pending(step, values, count_tokens(rows))
 
   def _read(self, pending: _Pending | None) -> None:
     """Waits for a step's metrics, checks and logs them."""
@@ -172,15 +171,6 @@ class Loop:
       # What is on disk before the checkpoint is never lost after a crash.
       self.summaries.flush()
       self.session.save(step, state, self.iterator, values, force=True)
-
-
-def _num_tokens(rows: Mapping[str, np.ndarray]) -> int:
-  """Tokens that are not padding."""
-  return sum(
-    int(np.count_nonzero(segments))
-    for name, segments in rows.items()
-    if name.endswith("_segment_ids")
-  )
 
 
 def _one_line(step: int, values: Mapping[str, float]) -> str:

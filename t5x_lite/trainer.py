@@ -113,6 +113,7 @@ class Trainer:
   ):
     self.model, self.objective, self.optimizer = model, objective, optimizer
     self.partitioner, self.num_microbatches = partitioner, num_microbatches
+    self._compiled: Any = None  # the training step
     self._init_key, self._step_key = jax.random.split(jax.random.key(seed))
 
   def _create(self, key: jax.Array) -> TrainState:
@@ -159,23 +160,19 @@ class Trainer:
       out_shardings=(self.shardings, None),
     )
 
-  @functools.cached_property
-  def _compiled(self) -> dict[str, Any]:
-    return {}
-
   def compile(self, state: TrainState, batch: Batch) -> Any:
     """Compiles the training step for arrays like these, and remembers it."""
     with self.partitioner.activate():
       lowered = self._train_step.lower(state, batch, self._step_key)
-      self._compiled["train"] = lowered.compile()
-    return self._compiled["train"]
+      self._compiled = lowered.compile()
+    return self._compiled
 
   def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     """One update; donates `state`.  Compiles at the first call."""
-    if "train" not in self._compiled:
+    if self._compiled is None:
       self.compile(state, batch)
     with self.partitioner.activate():
-      return self._compiled["train"](state, batch, self._step_key)
+      return self._compiled(state, batch, self._step_key)
 
   @functools.cached_property
   def _eval_step(self) -> Any:

@@ -14,7 +14,7 @@ examples that fit the lengths SeqIO passes, and end in EOS where the feature
 asks for it.  All randomness is drawn from SeqIO's seeds.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import seqio
 import tensorflow as tf
@@ -62,12 +62,14 @@ def tokenize_pairs(
   output_features: Features,
   sequence_length: Lengths = None,
   *,
+  keep_end: Sequence[str] = (),
   batch: int = 128,
 ) -> tf.data.Dataset:
   """Tokenizes the features, cuts them to length and appends EOS.
 
   Keeps the text as `inputs_pretokenized` and so on, and other keys as they
-  are, for metrics to read.
+  are, for metrics to read.  What is too long loses its end, but features of
+  `keep_end` their beginning: prompts whose question is last.
   """
   # Loads the vocabularies, or tells why not.
   ends = {k: f.vocabulary.eos_id for k, f in output_features.items()}
@@ -81,7 +83,9 @@ def tokenize_pairs(
       ids = rows.encode(feature.vocabulary, examples[name])
       length = (sequence_length or {}).get(name)
       if length is not None:
-        ids = ids[:, : length - int(feature.add_eos)]
+        room = length - int(feature.add_eos)
+        late = name in keep_end and room > 0
+        ids = ids[:, -room:] if late else ids[:, :room]
       if feature.add_eos:
         ids = rows.append(ids, ends[name])
       result[name] = ids

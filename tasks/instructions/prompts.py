@@ -21,7 +21,7 @@ from tasks.instructions import answers, rendering, template_files
 from tasks.instructions import template as template_lib
 
 # Raised when the same settings give other prompts.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,10 +185,15 @@ def add(
     _check_same(name, digest)
     return digest
   metric, several = answers.metric(collection)
+  # Of a prompt that is too long the first exemplars go, not the question.
+  keep_end = ("inputs",) if exemplars.count else ()
   seqio.TaskRegistry.add(
     name,
     source=Part(source, splits, maximum, digest),
-    preprocessors=[renderer.preprocess, preprocessors.tokenize_pairs],
+    preprocessors=[
+      renderer.preprocess,
+      functools.partial(preprocessors.tokenize_pairs, keep_end=keep_end),
+    ],
     output_features=features.features("inputs", "targets"),
     postprocess_fn=answers.Reader(
       renderer.templates, collection.options, several

@@ -106,6 +106,28 @@ def test_seen_unseen_and_held_out_are_measured(held_out):
   }
 
 
+def test_a_prompt_that_is_too_long_loses_exemplars_and_keeps_its_question():
+  made = make(
+    collections=("sums",),
+    formats=("zero_shot", "few_shot"),
+    prompts=formats.Prompts(exemplars=2, pool=4),
+  )
+  tasks = registered(made)
+
+  def inputs(name, length):
+    lengths = {"inputs": length, "targets": 64}
+    task = tasks[name]
+    found = task.get_dataset(lengths, "train", shuffle=False, seed=0)
+    return [list(e["inputs"]) for e in found.as_numpy_iterator()]
+
+  whole, short = (inputs("sums_few_shot", n) for n in (512, 12))
+  assert all(len(ids) > 12 for ids in whole)
+  assert short == [ids[-12:] for ids in whole]
+  # Where nothing stands before the question, it is the end that goes.
+  whole, short = (inputs("sums_zero_shot", n) for n in (512, 4))
+  assert short == [[*ids[:3], ids[-1]] for ids in whole]
+
+
 def test_rates_are_proportional_to_sizes_up_to_a_limit():
   # 23, 10 and 3 examples, none of which counts beyond 12.
   assert rates(make(maximum=12)) == {

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from t5x_lite import errors, packing, vocabularies
+from t5x_lite import errors, pieces, vocabularies
 from t5x_lite.pipelines import cached, iterator, providers, shards
 
 DataIterator = iterator.DataIterator
@@ -33,6 +33,9 @@ class Dataset:
     shuffle: whether examples are shuffled, every epoch in another order.
     seed: of the order and of all that is random in preprocessing.
     pack: whether a row holds many examples; otherwise it holds one.
+    document_length: examples may be as long as this, more than a row; a row
+      of a batch then goes on where the same row of the batch before ended.
+      Set by training objectives that do.  None: an example fits in a row.
     num_epochs: None repeats forever.  After a finite number the last batch is
       filled up with rows of zeros.
     num_shards: of the data.  Part of the order, so constant in a run; hosts
@@ -55,6 +58,7 @@ class Dataset:
   shuffle: bool = True
   seed: int = 0
   pack: bool = True
+  document_length: int | None = None
   num_epochs: int | None = None
   num_shards: int = 4
   shuffle_buffer: int | None = None
@@ -70,6 +74,7 @@ class Dataset:
       "num_shards": self.num_shards,
       "num_epochs": self.num_epochs,
       "shuffle_buffer": self.shuffle_buffer,
+      "document_length": self.document_length,
     } | {f"feature_lengths[{k!r}]": v for k, v in self.feature_lengths.items()}
     for name, value in counts.items():
       if value is not None and value < 1:
@@ -78,6 +83,10 @@ class Dataset:
       raise errors.ConfigError(
         "Dataset.feature_lengths is empty; T5's are "
         "{'inputs': 512, 'targets': 114}"
+      )
+    if self.document_length and not self.pack:
+      raise errors.ConfigError(
+        "Dataset.document_length is for packed rows: leave it out, or pack"
       )
     if self.seed < 0:
       raise errors.ConfigError(f"Dataset.seed is {self.seed}; use 0 or more")
@@ -138,10 +147,18 @@ class Dataset:
       features=self.feature_lengths,
     )
 
+  @property
+  def example_lengths(self) -> Mapping[str, int]:
+    """Tokens of an example at most, by feature."""
+    limit = self.document_length
+    return {k: limit or length for k, length in self.feature_lengths.items()}
+
   def fingerprint(self) -> dict[str, Any]:
     """Returns all that the order of examples depends on, as JSON values."""
     features = self.provider.output_features
-    return {
+    # Runs of before there was such a thing go on.
+    long = {"document_length": self.document_length}
+    return (long if self.document_length else {}) | {
       "mixture": self.provider.name,
       "tasks": providers.rates(self.provider),
       "vocabulary": {
@@ -186,7 +203,7 @@ class Dataset:
     streams = {
       shard: iterator.Stream(
         pipelines[shard],
-        packing.Packer(self.feature_lengths, pack=self.pack),
+        pieces.packer(self),
         sizes,
         endless=self.num_epochs is None,
       )
@@ -212,7 +229,7 @@ class Dataset:
     if not self.use_cache or "[" in self.split:
       return {}
     found = {
-      task.name: cached.find(task, self.split, self.feature_lengths)
+      task.name: cached.find(task, self.split, self.example_lengths)
       for task in shards.tasks_of_split(self)
     }
     return {name: table for name, table in found.items() if table}

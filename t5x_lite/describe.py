@@ -33,6 +33,7 @@ def print_run(
   """Prints all there is to know of a run; reads data but writes nothing."""
   state = trainer.abstract
   trees = {"parameters": state.model, "optimizer": state.opt_state}
+  trees |= {"carried": state.carried} if state.carried else {}
   general = {
     "workdir": workdir,
     "mixture": dataset.provider.name,

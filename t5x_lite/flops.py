@@ -2,10 +2,11 @@
 
 Model FLOPs are those of the matrix products that the mathematics asks for: of
 activations with parameters, and the two of attention (query with key,
-probability with value).  A backward pass has two such products for each of
-the forward pass, so a step is three forward passes; what rematerialization
-computes again does not count (Chowdhery et al. 2022, appendix B).  Embedding
-lookups are no products; logits are.  Padding counts: the devices compute it.
+probability with value), or what a recurrence writes to and reads from its
+state, token by token, however it is computed.  A backward pass has two such
+products for each of the forward pass, so a step is three forward passes; what
+rematerialization computes again does not count (Chowdhery et al. 2022, appendix
+B).  Embedding lookups are no products; logits are.  Padding counts.
 
 What devices could do in that time is in `utilization`.
 
@@ -36,17 +37,20 @@ class Flops:
     matmul: products of activations with parameters.
     attention: the products of attention, causal ones counted half.
     attention_full: the same, all in full.
+    states: writing to and reading from the states of recurrences.
   """
 
   matmul: float = 0.0
   attention: float = 0.0
   attention_full: float = 0.0
+  states: float = 0.0
 
   def __add__(self, other: "Flops") -> "Flops":
     return Flops(
       self.matmul + other.matmul,
       self.attention + other.attention,
       self.attention_full + other.attention_full,
+      self.states + other.states,
     )
 
   def __mul__(self, times: float) -> "Flops":
@@ -54,17 +58,18 @@ class Flops:
       self.matmul * times,
       self.attention * times,
       self.attention_full * times,
+      self.states * times,
     )
 
   @property
   def total(self) -> float:
     """With causal attention counted half."""
-    return self.matmul + self.attention
+    return self.matmul + self.states + self.attention
 
   @property
   def total_full(self) -> float:
     """With all attention counted in full."""
-    return self.matmul + self.attention_full
+    return self.matmul + self.states + self.attention_full
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +115,10 @@ def _(layer: layers.LogitsHead, tokens: Tokens) -> Flops:
 @of_layer.register(layers.LearnedPositions)
 @of_layer.register(layers.TokenTypes)
 @of_layer.register(layers.Embedding)
+@of_layer.register(layers.GatedRMSNorm)
 def _(layer: nnx.Module, tokens: Tokens) -> Flops:
-  return Flops()  # lookups; the model counts logits tied to an embedding
+  # No products but of elements; the model counts logits tied to an embedding.
+  return Flops()
 
 
 @of_layer.register
@@ -133,6 +140,39 @@ def _(layer: layers.CrossAttention, tokens: Tokens) -> Flops:
     + _scores(layer, tokens, tokens.memory_length, causal=False)
     + of_layer(layer.out, tokens)
   )
+
+
+@of_layer.register
+def _(layer: layers.CausalConvolution, tokens: Tokens) -> Flops:
+  return _product(layer.kernel, tokens.rows * tokens.length)
+
+
+@of_layer.register
+def _(layer: layers.LinearAttention, tokens: Tokens) -> Flops:
+  return _recurrence(layer, tokens, layer.heads * layer.head_dim**2)
+
+
+@of_layer.register
+def _(layer: layers.Retention, tokens: Tokens) -> Flops:
+  size = layer.heads * layer.head_dim * layer.value_dim
+  return _recurrence(layer, tokens, size)
+
+
+@of_layer.register
+def _(layer: layers.Mamba, tokens: Tokens) -> Flops:
+  return _recurrence(layer, tokens, math.prod(layer.a_log.shape[-2:]))
+
+
+@of_layer.register
+def _(layer: layers.Mamba2, tokens: Tokens) -> Flops:
+  size = layer.heads * layer.head_dim * layer.state_dim
+  return _recurrence(layer, tokens, size)
+
+
+@of_layer.register
+def _(layer: layers.S4 | layers.S4D, tokens: Tokens) -> Flops:
+  ways = 2 if layer.bidirectional else 1
+  return _recurrence(layer, tokens, ways * layer.dim * layer.state_dim)
 
 
 @of_layer.register
@@ -244,3 +284,16 @@ def _scores(
   width = layer.heads * layer.head_dim
   full = 2 * 2.0 * tokens.rows * tokens.length * keys * width
   return Flops(attention=full / 2 if causal else full, attention_full=full)
+
+
+def _recurrence(layer: nnx.Module, tokens: Tokens, size: int) -> Flops:
+  """The parts of a mixer, and a state of so many numbers.
+
+  Each number of the state is written to and read from once a token, by a
+  multiplication and an addition each; its decay is left out.
+  """
+  total = Flops(states=2 * 2.0 * tokens.rows * tokens.length * size)
+  for part in vars(layer).values():
+    if isinstance(part, nnx.Module):
+      total += of_layer(part, tokens)
+  return total

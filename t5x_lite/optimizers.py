@@ -3,13 +3,13 @@
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import optax
 
-from t5x_lite import compat, schedules
+from t5x_lite import compat, errors, schedules
 
 # Dimensions that T5 keeps joined in one: a projection is a matrix.
 _JOINED = {"heads", "kv_heads", "head_dim"}
@@ -120,6 +120,50 @@ def adamw(
     mask=decays,
   )
   return Optimizer(_clipped(transform, clip_norm), schedule)
+
+
+def grouped(optimizer: Optimizer, *, rates: Mapping[str, float]) -> Optimizer:
+  """Another optimizer, with learning rates of their own for some parameters.
+
+  Args:
+    optimizer: for all parameters.
+    rates: regular expression -> factor of the learning rate, and so of a
+      decoupled weight decay, of parameters whose path it matches anywhere;
+      0 keeps them as they are.  Of several that match, the first counts.  The
+      log shows the rate of the others.
+
+  Raises:
+    ConfigError: a factor is negative, or no parameter matches an expression;
+      the latter when the optimizer's state is made.
+  """
+  for pattern, factor in rates.items():
+    if factor < 0:
+      raise errors.ConfigError(
+        f"grouped: the factor {factor} of {pattern!r} must not be negative"
+      )
+
+  def init(params: Any) -> optax.EmptyState:
+    flat, _ = jax.tree_util.tree_flatten_with_path(params)
+    names = [jax.tree_util.keystr(path) for path, _ in flat]
+    for pattern in rates:
+      if not any(re.search(pattern, name) for name in names):
+        raise errors.ConfigError(
+          f"grouped: no parameter's path matches {pattern!r}; some of them:"
+          f" {', '.join(names[:: len(names) // 5 + 1])}"
+        )
+    return optax.EmptyState()
+
+  def scale(path: Any, update: Any) -> Any:
+    name = jax.tree_util.keystr(path)
+    factors = [f for pattern, f in rates.items() if re.search(pattern, name)]
+    return update * (factors or [1.0])[0]
+
+  def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    del params
+    return jax.tree_util.tree_map_with_path(scale, updates), state
+
+  scaled = optax.GradientTransformation(init, update)
+  return Optimizer(optax.chain(optimizer.transform, scaled), optimizer.schedule)
 
 
 def from_optax(

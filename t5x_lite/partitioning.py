@@ -60,6 +60,19 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
   return jax.lax.with_sharding_constraint(x, spec(axes, rules, x.ndim))
 
 
+def parts(name: str, size: int) -> int:
+  """Into how many parts the ambient rules cut a dimension of that size.
+
+  1 without rules, and for a size that they don't divide evenly, such as that
+  of a step of decoding.
+  """
+  axes = (_RULES.get() or {}).get(name)
+  axes = (axes,) if isinstance(axes, str) else axes or ()
+  mesh = jax.sharding.get_abstract_mesh()
+  count = math.prod(mesh.shape[axis] for axis in axes)
+  return count if size % count == 0 else 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Partitioner:
   """A mesh and the rules that lay arrays out on it.
@@ -162,6 +175,16 @@ class Partitioner:
       tree,
       self.shardings(tree),
     )
+
+  def by_rows(self, tree: Any, axis: int) -> Any:
+    """Abstract arrays [... B ...] with their rows, at `axis`, divided."""
+
+    def one(x: Any) -> jax.ShapeDtypeStruct:
+      axes = (*(None,) * axis, "batch", *(None,) * (x.ndim - axis - 1))
+      sharding = NamedSharding(self.mesh, spec(axes, self.rules, x.ndim))
+      return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    return jax.tree.map(one, tree)
 
   def batch_sharding(self) -> NamedSharding:
     """Sharding of arrays whose first dimension is the batch."""

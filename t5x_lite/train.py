@@ -21,6 +21,7 @@ from t5x_lite import (
   flops,
   hosts,
   loop,
+  pieces,
   profiling,
   report,
   run_record,
@@ -29,7 +30,7 @@ from t5x_lite import (
 )
 from t5x_lite import evaluators as evaluation
 from t5x_lite.datasets import Dataset
-from t5x_lite.objectives import Objective
+from t5x_lite.objectives import Objective, Recurrent
 from t5x_lite.optimizers import Optimizer
 from t5x_lite.partitioning import Partitioner
 from t5x_lite.progress import Progress
@@ -100,10 +101,15 @@ def train(
     partitioner,
     num_microbatches=num_microbatches,
     seed=seed,
+    batch_size=dataset.batch_size,
   )
   trainer.check()
   partitioner.check_batch(dataset.batch_size, num_microbatches)
   dataset = dataset.for_model(objective, trainer.abstract.model)
+  length = (
+    objective.document_length if isinstance(objective, Recurrent) else None
+  )
+  dataset = pieces.going_on(dataset, length)
   evaluation.check(evaluators, objective)
   vocabularies.check_start(objective, dataset.provider.output_features)
   if dry_run:

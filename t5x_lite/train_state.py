@@ -17,15 +17,22 @@ class TrainState:
     step: int32 scalar, number of updates done.
     model: the module, which is the tree of its parameters.
     opt_state: state of the optax transformation.
+    carried: what the model remembers of the rows of the batch before, arrays
+      [L B ...]; empty unless the objective is `objectives.Recurrent`.
   """
 
   step: jax.Array
   model: Any
   opt_state: Any
+  carried: Any = ()
 
   @classmethod
   def create(
-    cls, model: Any, transform: optax.GradientTransformation
+    cls,
+    model: Any,
+    transform: optax.GradientTransformation,
+    carried: Any = (),
   ) -> "TrainState":
     """The state before the first step."""
-    return cls(jnp.zeros((), jnp.int32), model, transform.init(model))
+    step = jnp.zeros((), jnp.int32)
+    return cls(step, model, transform.init(model), carried)

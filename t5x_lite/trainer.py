@@ -1,5 +1,6 @@
 """The training step as a pure function, and the trainer that compiles it."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from flax import nnx
 
 from t5x_lite import metrics
 from t5x_lite.metrics import Metrics
-from t5x_lite.objectives import Objective
+from t5x_lite.objectives import Objective, Recurrent
 from t5x_lite.optimizers import Optimizer
 from t5x_lite.partitioning import Partitioner, constrain
 from t5x_lite.train_state import TrainState
@@ -27,37 +28,52 @@ def gradients(
   *,
   objective: Objective,
   num_microbatches: int = 1,
-) -> tuple[Any, Metrics]:
-  """Gradients of the normalized loss, in float32, and merged metrics.
+  carried: Any = (),
+) -> tuple[Any, Metrics, Any]:
+  """Gradients of the normalized loss, in float32, metrics, what is carried.
 
   The normalizer is of the whole batch, so that the number of microbatches
   changes nothing but the memory.
   """
   normalizer = objective.normalizer(batch)
 
-  def loss(model: Any, batch: Batch, key: jax.Array) -> tuple[Any, Metrics]:
-    total, values = objective.loss(model, batch, key)
-    return jnp.sum(total / normalizer), values
+  def loss(model: Any, batch: Batch, key: jax.Array, carried: Any) -> Any:
+    if isinstance(objective, Recurrent) and carried:
+      total, values, carried = objective.carry(model, batch, key, carried)
+    else:
+      total, values = objective.loss(model, batch, key)
+    return jnp.sum(total / normalizer), (values, carried)
 
   grad = jax.grad(loss, has_aux=True)
   if num_microbatches == 1:
-    return grad(model, batch, key)
+    grads, (values, carried) = grad(model, batch, key, carried)
+    return grads, values, carried
 
-  def split(x: jax.Array) -> jax.Array:
+  def split(x: jax.Array, axis: int = 0) -> jax.Array:
     # Strided, so that every device has rows of every microbatch.
-    x = x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1)
+    before, after = x.shape[:axis], x.shape[axis + 1 :]
+    x = x.reshape(*before, -1, num_microbatches, *after)
+    x = jnp.moveaxis(x, axis + 1, 0)
+    rest = (None,) * len(after)
+    return constrain(x, *(None,) * (axis + 1), "batch", *rest)
+
+  def join(x: jax.Array) -> jax.Array:
+    x = jnp.moveaxis(x, 0, 2)  # [L B/M M ...]
+    x = x.reshape(x.shape[0], -1, *x.shape[3:])
     return constrain(x, None, "batch", *(None,) * (x.ndim - 2))
 
-  def add(total: Any, inputs: Any) -> tuple[Any, None]:
-    return jax.tree.map(jnp.add, total, grad(model, *inputs)), None
+  def add(total: Any, inputs: Any) -> tuple[Any, Any]:
+    grads, (values, carried) = grad(model, *inputs)
+    return jax.tree.map(jnp.add, total, (grads, values)), carried
 
   keys = jax.random.split(key, num_microbatches)
-  inputs = (jax.tree.map(split, dict(batch)), keys)
+  parts = jax.tree.map(functools.partial(split, axis=1), carried)
+  inputs = (jax.tree.map(split, dict(batch)), keys, parts)
   first = jax.tree.map(lambda x: x[0], inputs)
-  shapes = jax.eval_shape(grad, model, *first)
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-  total, _ = jax.lax.scan(add, zeros, inputs)
-  return total
+  grads, (values, _) = jax.eval_shape(grad, model, *first)
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, values))
+  (grads, values), parts = jax.lax.scan(add, zeros, inputs)
+  return grads, values, jax.tree.map(join, parts)
 
 
 def train_step(
@@ -70,12 +86,13 @@ def train_step(
   num_microbatches: int = 1,
 ) -> tuple[TrainState, Metrics]:
   """One update; the dropout key is folded with the step."""
-  grads, values = gradients(
+  grads, values, carried = gradients(
     state.model,
     batch,
     jax.random.fold_in(key, state.step),
     objective=objective,
     num_microbatches=num_microbatches,
+    carried=state.carried,
   )
   updates, opt_state = optimizer.transform.update(
     grads, state.opt_state, state.model
@@ -85,7 +102,7 @@ def train_step(
     "gradient_norm": metrics.scalar(optax.global_norm(grads)),
     "learning_rate": metrics.scalar(optimizer.schedule(state.step)),
   }
-  return TrainState(state.step + 1, model, opt_state), values
+  return TrainState(state.step + 1, model, opt_state, carried), values
 
 
 class Trainer:
@@ -99,6 +116,8 @@ class Trainer:
     partitioner: mesh and rules.
     num_microbatches: how often the gradient is summed up for an update.
     seed: of parameters and dropout.
+    batch_size: rows of a batch, of each of which an objective may carry
+      something to the next step; 0 where there is no training.
   """
 
   def __init__(
@@ -110,7 +129,9 @@ class Trainer:
     *,
     num_microbatches: int = 1,
     seed: int = 0,
+    batch_size: int = 0,
   ):
+    self.batch_size = batch_size
     self.model, self.objective, self.optimizer = model, objective, optimizer
     self.partitioner, self.num_microbatches = partitioner, num_microbatches
     self._compiled: Any = None  # the training step
@@ -118,14 +139,18 @@ class Trainer:
 
   def _create(self, key: jax.Array) -> TrainState:
     model = self.model(rngs=nnx.Rngs(key))
-    return TrainState.create(model, self.optimizer.transform)
+    carried: Any = ()
+    if isinstance(self.objective, Recurrent) and self.batch_size:
+      carried = self.objective.init_carried(model, self.batch_size)
+    return TrainState.create(model, self.optimizer.transform, carried)
 
   @functools.cached_property
   def abstract(self) -> TrainState:
     """Shapes, dtypes and shardings of the state; nothing is allocated."""
     with self.partitioner.activate():
       state = self.partitioner.abstract(self._create, self._init_key)
-    return state
+    carried = self.partitioner.by_rows(state.carried, axis=1)
+    return dataclasses.replace(state, carried=carried)
 
   @functools.cached_property
   def shardings(self) -> TrainState:

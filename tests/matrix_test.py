@@ -13,18 +13,26 @@ from t5x_lite import main
 
 GIN = pathlib.Path(__file__).parents[1] / "gin_configs"
 
+# Decoders that read from left to right and never see the rest of a prefix.
+SCANS = (
+  *("linear_attention", "retnet", "gated_retnet"),
+  *("mamba", "mamba2", "hybrid", "s4", "s4d"),
+)
+# Those of them whose states grow with the text.
+GROWING = ("hybrid",)
 # Families by the kind of their model; a family of files without a tiny size
 # is run in the shape of its smallest one, made tiny.
 KINDS = {
   "encoder_decoder": (
     *("t5_1_0", "t5_1_1", "t5_1_1_lm", "flan_t5", "mt5", "umt5", "byt5"),
-    "bart",
+    *("bart", "t5_linear", "t5_mamba", "t5_s4"),
   ),
   "decoder": (
     *("gpt1", "gpt2", "gpt3", "palm"),
     *("llama1", "llama2", "llama3", "llama3_1"),
+    *SCANS,
   ),
-  "encoder": ("bert", "roberta", "spanbert"),
+  "encoder": ("bert", "roberta", "spanbert", "bert_linear"),
 }
 KIND = {family: kind for kind, names in KINDS.items() for family in names}
 SMALL = {
@@ -38,6 +46,7 @@ OBJECTIVES = {
   "seq2seq": ("encoder_decoder", "span_corruption", {}),
   "causal_lm": ("decoder", "language_modeling", {}),
   "prefix_lm": ("decoder", "prefix_lm", {}),
+  "long_documents": ("decoder", "language_modeling", {"DOCUMENT_LENGTH": 96}),
   "masked_lm": ("encoder", "masked_lm", {}),
   "masked_lm_next_sentence": ("encoder", "masked_lm_next_sentence", {}),
   "classification": ("encoder", "matrix_classes", {"NUM_CLASSES": 3}),
@@ -113,6 +122,10 @@ def arguments(family, objective, books, workdir):
 def fits(family, objective):
   if objective == "masked_lm_next_sentence" and family in NO_NEXT_SENTENCE:
     return False
+  if objective == "prefix_lm" and family in SCANS:
+    return False  # Not as it is shipped; see below.
+  if objective == "long_documents":
+    return family in SCANS and family not in GROWING
   return OBJECTIVES[objective][0] == KIND[family]
 
 
@@ -122,14 +135,26 @@ PAIRS = [(f, o) for f in KIND for o in OBJECTIVES]
 @pytest.mark.parametrize("family, objective", [p for p in PAIRS if fits(*p)])
 def test_pairs_that_fit(family, objective, books, tmp_path, capsys):
   """The whole configuration stands, and real examples come out."""
-  argv = arguments(family, objective, books, tmp_path / "run")
+  check(arguments(family, objective, books, tmp_path / "run"), capsys)
+  assert not (tmp_path / "run").exists()
+
+
+def check(argv, capsys):
   code = main.main(argv)
   shown = capsys.readouterr()
   assert code == 0, shown.err
   for title in ("Parameters", "Memory", "Batch", "First example", "Work"):
     assert title in shown.out
   assert "unknown" not in shown.out
-  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("family", SCANS)
+def test_scans_read_a_prefix_from_left_to_right(
+  family, books, tmp_path, capsys
+):
+  """What the refusal of `prefix_lm` as it is shipped names as the remedy."""
+  argv = arguments(family, "prefix_lm", books, tmp_path / "run")
+  check([*argv, "--gin.BIDIRECTIONAL=False"], capsys)
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,19 @@ MACROS = ("DTYPE = 'float32'", "DROPOUT = 0.0", "VOCAB_SIZE = 256")
 FAMILIES = {
   "bart": objectives.Seq2Seq(start=2),
   "bert": objectives.MaskedLM(next_sentence=True),
+  "gated_retnet": objectives.CausalLM(),
   "gpt2": objectives.CausalLM(),
   "llama3": objectives.PrefixLM(bidirectional=False),
   "palm": objectives.PrefixLM(),
+  "mamba": objectives.CausalLM(),
+  "mamba2": objectives.CausalLM(),
+  "hybrid": objectives.CausalLM(),
+  "s4": objectives.CausalLM(),
+  "t5_linear": objectives.Seq2Seq(),
 }
+# Their parts are those of families that are always tried.
+SLOW = ("gated_retnet", "t5_linear")
+SLOW = ("hybrid",)  # to compile; its sublayers are those of others
 MESHES = ("fsdp", "tensor", "two_d")
 ROWS, LENGTH = 8, 24
 
@@ -88,7 +97,10 @@ def on_one_device(family):
 
 
 @pytest.mark.parametrize("mesh", MESHES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+  "family",
+  [pytest.param(f, marks=[pytest.mark.slow] * (f in SLOW)) for f in FAMILIES],
+)
 def test_a_step_in_parts(family, mesh):
   model, expected, before = on_one_device(family)
   values, after = step(model, FAMILIES[family], partitioner(mesh))

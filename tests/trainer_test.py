@@ -107,7 +107,7 @@ def test_gradients_are_those_of_the_normalized_loss():
   objective = objectives.Seq2Seq(normalization=3.0)
   batch = jax.tree.map(jnp.asarray, objective.convert(features()))
   key = jax.random.key(0)
-  grads, _ = jax.jit(
+  grads, *_ = jax.jit(
     lambda model: trainer.gradients(model, batch, key, objective=objective)
   )(model)
   # Along a random direction, against a difference of losses.

@@ -13,6 +13,7 @@ from t5x_lite.evaluators.base import (
   run,
 )
 from t5x_lite.evaluators.labels import LabelEvaluator
+from t5x_lite.evaluators.lengths import LengthEvaluator
 from t5x_lite.evaluators.loss import LossEvaluator
 from t5x_lite.evaluators.perplexity import PerplexityEvaluator
 from t5x_lite.evaluators.task import TaskEvaluator
@@ -20,6 +21,7 @@ from t5x_lite.evaluators.task import TaskEvaluator
 __all__ = [
   "Evaluator",
   "LabelEvaluator",
+  "LengthEvaluator",
   "LossEvaluator",
   "OfText",
   "Particular",

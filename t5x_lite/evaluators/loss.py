@@ -35,6 +35,11 @@ class LossEvaluator:
         f"evaluator {self.name!r} would never end: set num_epochs = 1 of its"
         " dataset, or num_batches"
       )
+    if self.dataset.document_length is not None:
+      raise errors.ConfigError(
+        f"evaluator {self.name!r} begins every row anew: set document_length of"
+        " its dataset to None"
+      )
     if self.num_batches is not None and self.num_batches < 1:
       raise errors.ConfigError(
         f"evaluator {self.name!r}: num_batches is {self.num_batches}; use 1 or"

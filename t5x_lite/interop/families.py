@@ -3,7 +3,18 @@
 from typing import Any
 
 from t5x_lite import errors
-from t5x_lite.interop import bart, bert, gpt1, gpt2, llama, mapping, roberta, t5
+from t5x_lite.interop import (
+  bart,
+  bert,
+  gpt1,
+  gpt2,
+  llama,
+  mamba,
+  mamba2,
+  mapping,
+  roberta,
+  t5,
+)
 from t5x_lite.interop.family import Family
 
 # Of those that a model fits, the first is taken.
@@ -12,6 +23,8 @@ FAMILIES: tuple[Family, ...] = (
   gpt1.FAMILY,
   gpt2.FAMILY,
   llama.FAMILY,
+  mamba.FAMILY,
+  mamba2.FAMILY,
   bart.FAMILY,
   bert.FAMILY,
   roberta.FAMILY,

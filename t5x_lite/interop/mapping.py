@@ -29,7 +29,7 @@ _LAYER = "{layer}"
 
 @dataclasses.dataclass(frozen=True)
 class Counterpart:
-  """Where one parameter lies; made by `same`, `vector`, `linear`, `conv1d`.
+  """Where one parameter lies; made by `same`, `vector`, `linear`, ...
 
   Attributes:
     name: of their tensor, with "{layer}" if ours is stacked.
@@ -68,6 +68,13 @@ def conv1d(
 ) -> Counterpart:
   """A matrix [in, out], as GPT-2's Conv1D has it."""
   return Counterpart(name, "conv1d", inputs, start, of)
+
+
+def depthwise(
+  name: str, *, start: int = 0, of: int | None = None
+) -> Counterpart:
+  """Taps [channels, 1, taps] of a convolution by channel; ours lead."""
+  return Counterpart(name, "depthwise", 1, start, of)
 
 
 def _nothing(model: Any) -> dict[str, Any]:
@@ -138,6 +145,7 @@ class Parameter:
       "vector": (total,),
       "linear": (total, self.inputs),
       "conv1d": (self.inputs, total),
+      "depthwise": (total, 1, self.inputs),
     }[self.counterpart.layout]
 
   def numbers(self) -> range | tuple[None]:
@@ -156,6 +164,8 @@ class Parameter:
       return tensor
     if found.layout == "linear":
       return tensor[part].T
+    if found.layout == "depthwise":
+      return tensor[part, 0].T
     return tensor[..., part]
 
   def to_ours(self, tensor: np.ndarray) -> np.ndarray:
@@ -167,6 +177,8 @@ class Parameter:
     found = self.counterpart
     if found.layout == "linear":
       return layer.reshape(self.inputs, self.outputs).T
+    if found.layout == "depthwise":
+      return layer.reshape(self.inputs, self.outputs).T[:, None]
     return layer.reshape(self.their_shape)
 
   def put(self, layer: np.ndarray, tensor: np.ndarray) -> None:

@@ -20,7 +20,9 @@ state goes in and comes out.
 
 from t5x_lite.layers.attention import Attention, CrossAttention
 from t5x_lite.layers.biased_attention import BiasedAttention
+from t5x_lite.layers.bidirectional import Bidirectional
 from t5x_lite.layers.block import Block, Parallel
+from t5x_lite.layers.causal_convolution import CausalConvolution
 from t5x_lite.layers.context import Context
 from t5x_lite.layers.embedding import (
   Embedding,
@@ -37,6 +39,9 @@ from t5x_lite.layers.heads import (
   TokenClassifier,
 )
 from t5x_lite.layers.linear import Einsum, FixedNormal, fan_in, param
+from t5x_lite.layers.linear_attention import LinearAttention
+from t5x_lite.layers.mamba import Mamba
+from t5x_lite.layers.mamba2 import GatedRMSNorm, Mamba2
 from t5x_lite.layers.norms import LayerNorm, RMSNorm
 from t5x_lite.layers.positions import (
   Alibi,
@@ -51,15 +56,22 @@ from t5x_lite.layers.residual import (
   ReZero,
   SandwichNorm,
 )
+from t5x_lite.layers.retention import FixedDecay, GatedDecay, Retention
 from t5x_lite.layers.rotary import LinearScaling, Llama3Scaling, Rotary
+from t5x_lite.layers.s4 import S4, S4D, S4Output
+from t5x_lite.layers.selective import FanInUniform, StepSizes
 from t5x_lite.layers.stack import Stack
-from t5x_lite.layers.state import Constant
+from t5x_lite.layers.state import Constant, Stacked
 
 __all__ = [
+  "S4",
+  "S4D",
   "Alibi",
   "Attention",
   "BiasedAttention",
+  "Bidirectional",
   "Block",
+  "CausalConvolution",
   "Classifier",
   "Constant",
   "Context",
@@ -68,15 +80,22 @@ __all__ = [
   "Einsum",
   "Embedding",
   "FactorizedEmbedding",
+  "FanInUniform",
   "FeedForward",
+  "FixedDecay",
   "FixedNormal",
+  "GatedDecay",
   "GatedFeedForward",
+  "GatedRMSNorm",
   "Heads",
   "LayerNorm",
   "LearnedPositions",
+  "LinearAttention",
   "LinearScaling",
   "Llama3Scaling",
   "LogitsHead",
+  "Mamba",
+  "Mamba2",
   "MaskedLMHead",
   "Parallel",
   "Pooler",
@@ -85,10 +104,14 @@ __all__ = [
   "RMSNorm",
   "ReZero",
   "RelativeBias",
+  "Retention",
   "Rotary",
+  "S4Output",
   "SandwichNorm",
   "SinusoidalPositions",
   "Stack",
+  "Stacked",
+  "StepSizes",
   "TokenClassifier",
   "TokenTypes",
   "fan_in",

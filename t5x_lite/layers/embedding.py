@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn import initializers
 
+from t5x_lite.layers import step_kernels
 from t5x_lite.layers.linear import Einsum, Initializer, fan_in, param
 from t5x_lite.partitioning import constrain
 
@@ -50,6 +51,10 @@ class Embedding(nnx.Module):
     table = self.tokens[...].astype(x.dtype)
     return _logits("btd,vd->btv", x, table)
 
+  def for_steps(self) -> Callable[[jax.Array], jax.Array] | None:
+    """What stands for `attend` in steps of decoding; None is itself."""
+    return step_kernels.logits(self.tokens[...].T, self.logits_scale)
+
 
 class FactorizedEmbedding(nnx.Module):
   """Rows of a smaller width, projected to D (ALBERT; Lan et al. 2020).
@@ -85,6 +90,9 @@ class FactorizedEmbedding(nnx.Module):
     """Tied float32 logits [B T V] of x [B T D], by way of the width E."""
     kernel = self.project.kernel[...].astype(x.dtype)
     return self.rows.attend(jnp.einsum("btd,ed->bte", x, kernel))
+
+  def for_steps(self) -> None:
+    """Nothing stands for `attend` in steps of decoding."""
 
 
 class TokenTypes(nnx.Module):
@@ -122,6 +130,10 @@ class LogitsHead(nnx.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """float32 logits [B T V] of x [B T D]."""
     return _logits("btd,dv->btv", x, self.kernel[...].astype(x.dtype))
+
+  def for_steps(self) -> Callable[[jax.Array], jax.Array] | None:
+    """What stands for a call in steps of decoding; None is itself."""
+    return step_kernels.logits(self.kernel[...])
 
 
 def _logits(equation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -8,9 +8,11 @@ import jax
 from flax import nnx
 
 from t5x_lite import errors
+from t5x_lite.layers import step_kernels
 from t5x_lite.layers.block import Block
 from t5x_lite.layers.context import Context, dropout
 from t5x_lite.layers.norms import RMSNorm
+from t5x_lite.layers.state import Stacked
 
 # What the backward pass finds saved; everything else it computes again.
 _REMAT = {
@@ -86,6 +88,16 @@ class Stack(nnx.Module):
       layer.init_state(batch_size, length, dtype, ctx) for layer in self.apart()
     )
 
+  def init_stacked(
+    self, batch_size: int, length: int, dtype: str, ctx: Context
+  ) -> Stacked:
+    """As `init_state`, for passes that scan over the layers."""
+
+    def one(layer: Any) -> Any:
+      return layer.init_state(batch_size, length, dtype, ctx)
+
+    return Stacked(jax.vmap(one, axis_size=self.num_layers)(self.layers))
+
   def apart(self) -> tuple[Any, ...]:
     """The layers, each with parameters of its own."""
     return tuple(
@@ -99,25 +111,27 @@ class Stack(nnx.Module):
     On a CPU, XLA would copy a layer's part of the stacked parameters before
     every product; elsewhere it reads a part where it lies.
     """
-    if jax.default_backend() != "cpu":
+    if not step_kernels.useful():
       return None
-    return jax.lax.optimization_barrier(self.apart())
+    layers = step_kernels.for_steps(self.apart())
+    return jax.lax.optimization_barrier(layers)
 
   def __call__(
     self,
     x: jax.Array,
     ctx: Context,
-    state: tuple[Any, ...] | None = None,
+    state: tuple[Any, ...] | Stacked | None = None,
     *,
     cache_length: int | None = None,
     layers: tuple[Any, ...] | None = None,
-  ) -> tuple[jax.Array, tuple[Any, ...] | None]:
+  ) -> tuple[jax.Array, Any]:
     """Runs the layers.
 
     Args:
       x: [B T D].
       ctx: without bias, which is added here.
-      state: states of the layers, or None in training.
+      state: states of the layers, of `init_state` in decoding; None in
+        training, or `Stacked` if its rows go on from those of another call.
       cache_length: number of keys that the state has room for; the bias
         covers so many, instead of T.
       layers: what `for_steps` gave, in steps of decoding.
@@ -134,8 +148,8 @@ class Stack(nnx.Module):
     if self.input_norm is not None:
       x = self.input_norm(x)
     x = dropout(x, self.dropout, ctx.fold(0).key)
-    if state is None:
-      x = self._scan(x, ctx)
+    if state is None or isinstance(state, Stacked):
+      x, state = self._scan(x, ctx, state)
     else:
       layers = layers or self.apart()
       x, state = _one_by_one(layers, x, ctx.fold(1), state)
@@ -143,20 +157,23 @@ class Stack(nnx.Module):
       x = self.final_norm(x)
     return dropout(x, self.output_dropout, ctx.fold(2).key), state
 
-  def _scan(self, x: jax.Array, ctx: Context) -> jax.Array:
-    """Runs the layers without states, in training above all."""
+  def _scan(
+    self, x: jax.Array, ctx: Context, state: Stacked | None
+  ) -> tuple[jax.Array, Stacked | None]:
+    """Runs the layers without states or with all of them at hand."""
     key = ctx.fold(1).key
     keys = None if key is None else jax.random.split(key, self.num_layers)
 
-    def body(x: jax.Array, inputs: Any) -> tuple[jax.Array, None]:
-      layer, key = inputs
-      return layer(x, dataclasses.replace(ctx, key=key))[0], None
+    def body(x: jax.Array, inputs: Any) -> tuple[jax.Array, Any]:
+      layer, key, before = inputs
+      return layer(x, dataclasses.replace(ctx, key=key), before)
 
     if self.remat != "none":
       policy = _REMAT[self.remat]
       body = jax.checkpoint(body, policy=policy, prevent_cse=False)
-    inputs = (self.layers, keys)
-    return jax.lax.scan(body, x, inputs, unroll=self.unroll)[0]
+    inputs = (self.layers, keys, None if state is None else state.value)
+    x, new = jax.lax.scan(body, x, inputs, unroll=self.unroll)
+    return x, None if state is None else Stacked(new)
 
 
 def _one_by_one(

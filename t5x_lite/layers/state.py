@@ -25,6 +25,18 @@ class Constant:
   value: Any
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Stacked:
+  """States of all layers of a stack, which it scans over as in training.
+
+  Attributes:
+    value: a layer's state, but of arrays [L B ...].
+  """
+
+  value: Any
+
+
 def map_changing(function: Callable[[jax.Array], jax.Array], state: Any) -> Any:
   """The state with `function` of its arrays, but for those in constants."""
 

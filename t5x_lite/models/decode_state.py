@@ -19,6 +19,7 @@ from t5x_lite.layers.state import map_changing
     "memory_segments",
     "cache_segments",
     "decoder",
+    "logits",
   ],
   meta_fields=["length"],
 )
@@ -36,6 +37,7 @@ class DecodeState:
       is none.
     decoder: the decoder's layers one by one, where they are better read so;
       else None.
+    logits: from activations to logits, likewise.
     length: number of tokens that the caches have room for; static.
   """
 
@@ -45,6 +47,7 @@ class DecodeState:
   memory_segments: jax.Array | None
   cache_segments: jax.Array | None
   decoder: tuple[Any, ...] | None
+  logits: Any
   length: int
 
   def repeat(self, count: int) -> "DecodeState":

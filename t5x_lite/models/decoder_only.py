@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from t5x_lite.layers import Context, Embedding, Heads, LogitsHead, Stack
+from t5x_lite.layers import (
+  Context,
+  Embedding,
+  Heads,
+  LogitsHead,
+  Stack,
+  Stacked,
+)
 from t5x_lite.models.decode_state import DecodeState
 from t5x_lite.models.prompts import ending_together
 
@@ -49,6 +56,14 @@ class DecoderOnly(nnx.Module):
     self, batch: Mapping[str, jax.Array], *, key: jax.Array | None = None
   ) -> jax.Array:
     """The stack's output [B T D]; see `__call__`."""
+    return self._run(batch, key)[0]
+
+  def _run(
+    self,
+    batch: Mapping[str, jax.Array],
+    key: jax.Array | None,
+    states: Stacked | None = None,
+  ) -> tuple[jax.Array, Any]:
     tokens = batch["decoder_input_tokens"]
     positions = batch.get("decoder_positions")
     if positions is None:
@@ -60,7 +75,7 @@ class DecoderOnly(nnx.Module):
       prefix=_prefix(batch),
       key=key,
     )
-    return self.decoder(self.embedding(tokens, self.dtype), ctx)[0]
+    return self.decoder(self.embedding(tokens, self.dtype), ctx, states)
 
   def __call__(
     self, batch: Mapping[str, jax.Array], *, key: jax.Array | None = None
@@ -83,6 +98,36 @@ class DecoderOnly(nnx.Module):
     x = self.hidden(batch, key=key)
     key = None if key is None else jax.random.fold_in(key, 1)
     return {"logits": self._logits(x)} | self.heads(x, self.embedding, key)
+
+  def init_carried(self, batch_size: int, length: int = 1) -> Stacked:
+    """States of the layers with nothing read, for `carry`.
+
+    Args:
+      batch_size: B.
+      length: tokens that a state is to have room for, if it grows with them.
+    """
+    ctx = Context(jnp.zeros((batch_size, length), jnp.int32))
+    return self.decoder.init_stacked(batch_size, length, self.dtype, ctx)
+
+  def carry(
+    self,
+    batch: Mapping[str, jax.Array],
+    states: Stacked,
+    *,
+    key: jax.Array | None = None,
+  ) -> tuple[jax.Array, Stacked]:
+    """As `__call__`, of rows that go on from those of another batch.
+
+    Only a first token whose position is greater than 0 goes on; no gradient
+    flows to the other batch.  For layers whose state has one size.
+
+    Args:
+      batch: as of `__call__`, but for `decoder_causal_attention`.
+      states: of `init_carried`, or what this returned for the batch before.
+      key: for dropout; None is deterministic.
+    """
+    x, new = self._run(batch, key, jax.lax.stop_gradient(states))
+    return self._logits(x), new
 
   def prefill(
     self, batch: Mapping[str, jax.Array], length: int
@@ -107,6 +152,7 @@ class DecoderOnly(nnx.Module):
       memory_segments=None,
       cache_segments=ctx.cache_segments,
       decoder=self.decoder.for_steps(),
+      logits=(self.head or self.embedding).for_steps(),
       length=width + length,
     )
     x = self.embedding(prompts.tokens, self.dtype)
@@ -138,7 +184,8 @@ class DecoderOnly(nnx.Module):
       index=state.index + 1,
       positions=state.positions + 1,
     )
-    return self._logits(x)[:, 0], state
+    logits = state.logits(x) if state.logits else self._logits(x)
+    return logits[:, 0], state
 
   def _logits(self, x: jax.Array) -> jax.Array:
     return self.head(x) if self.head else self.embedding.attend(x)

@@ -155,6 +155,7 @@ class EncoderDecoder(nnx.Module):
       memory_segments=segments,
       cache_segments=ctx.cache_segments,
       decoder=self.decoder.for_steps(),
+      logits=(self.head or self.embedding).for_steps(),
       length=room,
     )
     if prompts is None:
@@ -189,7 +190,8 @@ class EncoderDecoder(nnx.Module):
       index=state.index + 1,
       positions=state.positions + 1,
     )
-    return self._logits(x)[:, 0], state
+    logits = state.logits(x) if state.logits else self._logits(x)
+    return logits[:, 0], state
 
   def _logits(self, x: jax.Array) -> jax.Array:
     return self.head(x) if self.head else self.embedding.attend(x)

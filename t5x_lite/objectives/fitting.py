@@ -1,15 +1,26 @@
 """Whether a model is one that an objective can train, and how to make it so."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from flax import nnx
 
 from t5x_lite import errors, layers, models
 
+# Mixers that read from left to right, unless told to read both ways.
+_SCANS = (
+  layers.LinearAttention,
+  layers.Mamba,
+  layers.Mamba2,
+  layers.Retention,
+  layers.S4,
+  layers.S4D,
+)
+
 # Files of objectives for each kind of model, to be named in messages.
 _FILES: dict[type, str] = {
   models.EncoderDecoder: "seq2seq",
-  models.DecoderOnly: "causal_lm, prefix_lm, lm_classification",
+  models.DecoderOnly: "causal_lm, prefix_lm, long_documents, lm_classification",
   models.EncoderOnly: (
     "masked_lm, masked_lm_next_sentence, classification, regression,"
     " token_classification, span_extraction"
@@ -28,10 +39,10 @@ def check_kind(objective: Any, model: Any, kind: type) -> None:
       f"{name} needs {article} {kind.__name__} model, got {got}: use another"
       f" objective file{fitting}"
     )
-  if isinstance(model, models.DecoderOnly) and _sees_ahead(model.decoder):
+  if isinstance(model, models.DecoderOnly) and _ahead(model.decoder):
     raise errors.ConfigError(
       f"{name} needs a causal decoder, but tokens of this one see the tokens"
-      " that they are to predict: set layers.Attention.causal = True"
+      f" that they are to predict: {_remedy(_ahead(model.decoder)[0])}"
     )
 
 
@@ -77,11 +88,45 @@ def type_limit(model: Any) -> dict[str, int | None]:
   return {"token_types": count if count > 1 else None}
 
 
-def _sees_ahead(module: nnx.Module) -> bool:
-  """Whether some self-attention in a module is not causal."""
+def check_prefix(objective: Any, model: Any) -> None:
+  """Raises ConfigError if a mixer cannot see all of a prefix."""
+  scans = (m for m in _mixers(model.decoder) if isinstance(m, _SCANS))
+  for scan in scans:
+    raise errors.ConfigError(
+      f"{type(objective).__name__} needs mixers that see all of a prefix, and"
+      f" {type(scan).__name__} reads from left to right: set BIDIRECTIONAL ="
+      " False (PrefixLM.bidirectional), or use objectives/causal_lm.gin"
+    )
+
+
+def _mixers(module: nnx.Module) -> Iterator[nnx.Module]:
+  """Sublayers, in a module, in which tokens of an example see each other."""
+  kinds = (layers.Attention, layers.Bidirectional, *_SCANS)
   if isinstance(module, layers.CrossAttention):
-    return False
-  if isinstance(module, layers.Attention):
-    return not module.causal
-  parts = vars(module).values()
-  return any(_sees_ahead(p) for p in parts if isinstance(p, nnx.Module))
+    return
+  if isinstance(module, kinds):
+    yield module
+    return
+  for part in vars(module).values():
+    if isinstance(part, nnx.Module):
+      yield from _mixers(part)
+
+
+def _ahead(module: nnx.Module) -> list[nnx.Module]:
+  """Mixers in a module that see both ways."""
+  return [
+    mixer
+    for mixer in _mixers(module)
+    if not getattr(mixer, "causal", True)
+    or getattr(mixer, "bidirectional", False)
+  ]
+
+
+def _remedy(mixer: nnx.Module) -> str:
+  """How a mixer that sees both ways is made causal."""
+  name = type(mixer).__name__
+  if isinstance(mixer, layers.Bidirectional):
+    return f"use {type(mixer.forward).__name__} in place of {name}"
+  if hasattr(mixer, "causal"):
+    return f"set layers.{name}.causal = True"
+  return f"set layers.{name}.bidirectional = False"

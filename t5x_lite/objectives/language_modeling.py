@@ -73,8 +73,10 @@ class PrefixLM(text_targets.TextTargets):
       )
 
   def check(self, model: Any) -> None:
-    """Raises ConfigError unless the model is a causal DecoderOnly."""
+    """Raises ConfigError unless the model is a DecoderOnly that fits."""
     fitting.check_kind(self, model, models.DecoderOnly)
+    if self.bidirectional:
+      fitting.check_prefix(self, model)
 
   def convert(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """SeqIO's decoder features [B T], T the length of inputs and targets.

@@ -65,8 +65,14 @@ class TextTargets:
     self, model: Any, batch: Mapping[str, jax.Array], key: jax.Array | None
   ) -> tuple[jax.Array, Metrics]:
     """Loss sum and metrics; see `base.Objective`."""
+    return self.of_logits(model(batch, key=key), batch)
+
+  def of_logits(
+    self, logits: jax.Array, batch: Mapping[str, jax.Array]
+  ) -> tuple[jax.Array, Metrics]:
+    """Loss sum and metrics of logits [B T V]."""
     return base.decoder_loss(
-      model(batch, key=key),
+      logits,
       batch,
       normalization=self.normalization,
       z_loss=self.z_loss,

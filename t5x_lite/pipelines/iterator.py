@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from t5x_lite import errors, packing
+from t5x_lite import errors, packing, pieces
 
 if typing.TYPE_CHECKING:
   import tensorflow as tf
@@ -43,7 +43,7 @@ class Stream:
   def __init__(
     self,
     pipeline: "shards.Pipeline",
-    packer: packing.Packer,
+    packer: packing.Packer | pieces.Pieces,
     sizes: Mapping[str, int],
     *,
     endless: bool,

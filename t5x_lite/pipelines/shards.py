@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from t5x_lite import errors
+from t5x_lite import errors, pieces
 from t5x_lite.pipelines import (
   cached,
   damage,
@@ -49,6 +49,7 @@ class Pipeline:
     self._dataset = dataset
     self._shard = shard
     self._tables = dict(tables or {})
+    self._chunk = pieces.examples_of_chunk(CHUNK, dataset.document_length)
 
   @property
   def name(self) -> str:
@@ -156,14 +157,14 @@ class Pipeline:
     """Returns batches of cut examples, ragged, with the counts of tokens."""
     import tensorflow as tf
 
-    lengths = self._dataset.feature_lengths
+    lengths = self._dataset.example_lengths
 
     def look_up(batch: Mapping[str, "tf.Tensor"]) -> dict[str, Any]:
       found = lookups.chunk(tables, batch["row"], lengths)
       sizes = {k: tf.cast(v.row_lengths(), tf.int32) for k, v in found.items()}
       return found | {f"{name}/length": v for name, v in sizes.items()}
 
-    return rows.batch(CHUNK).map(look_up)
+    return rows.batch(self._chunk).map(look_up)
 
   def _mixed(self, tasks: Mapping[str, "tf.data.Dataset"]) -> "tf.data.Dataset":
     """Draws from the tasks at their rates, and makes chunks.
@@ -186,7 +187,7 @@ class Pipeline:
       seed = order.seed(dataset.seed, self._shard, provider.name)
       mixed = sample([mixed, *others], weights, seed)
     if not self._rows_alone(of_split := tasks_of_split(dataset)):
-      return mixed.padded_batch(CHUNK)
+      return mixed.padded_batch(self._chunk)
     tables = [self._tables[task.name] for task in of_split]
     names = dataset.feature_lengths
     return self._of_rows(mixed, tables).map(
@@ -239,10 +240,8 @@ def _cut(
   import tensorflow as tf
 
   def cut(example: Mapping[str, "tf.Tensor"]) -> dict[str, "tf.Tensor"]:
-    ids = {
-      name: example[name][:limit]
-      for name, limit in dataset.feature_lengths.items()
-    }
+    limits = dataset.example_lengths.items()
+    ids = {name: example[name][:limit] for name, limit in limits}
     return ids | {f"{name}/length": tf.size(v) for name, v in ids.items()}
 
   return examples.map(cut)
@@ -284,7 +283,7 @@ def _examples(
   made = task.replace(source=source) if make is None else make(source)
   try:
     return made.get_dataset(
-      dict(dataset.feature_lengths),
+      dict(dataset.example_lengths),
       split=dataset.split,
       shuffle=dataset.shuffle,
       shuffle_buffer_size=dataset.shuffle_buffer,

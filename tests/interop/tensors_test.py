@@ -136,6 +136,7 @@ def test_layouts():
     (mapping.linear("p", inputs=2), ours.reshape(12, 4).T),
     (mapping.conv1d("p"), flat),
     (mapping.vector("p"), ours.reshape(-1)),
+    (mapping.depthwise("p"), flat.T[:, None]),
   ):
     place = parameter(found)
     assert place.their_shape == theirs.shape
@@ -145,12 +146,14 @@ def test_layouts():
     (mapping.linear("p", start=3, of=20), np.s_[3:11], (20, 6)),
     (mapping.conv1d("p", start=3, of=20), np.s_[:, 3:11], (6, 20)),
     (mapping.vector("p", start=3, of=60), np.s_[3:51], (60,)),
+    (mapping.depthwise("p", start=3, of=20), np.s_[3:11, 0], (20, 1, 6)),
   ):
     place, theirs = parameter(found), np.zeros(shape, np.float32)
     assert place.their_shape == shape
     place.put(ours, theirs)
     part = theirs[index]
     expected = {"linear": flat.T, "conv1d": flat, "vector": ours.reshape(-1)}
+    expected["depthwise"] = flat.T
     np.testing.assert_array_equal(part, expected[found.layout])
     assert np.count_nonzero(theirs) == ours.size
     np.testing.assert_array_equal(place.to_ours(theirs), ours)

@@ -23,6 +23,11 @@ SIMPLE = {
   "KV_HEADS": ("3", "kv_heads", 3),
   "HEAD_DIM": ("10", "head_dim", 10),
   "HIDDEN": ("18", None, 18),
+  "STATE_DIM": ("6", "state_dim", 6),
+  "EXPAND": ("5", "expand", 5),
+  "CONVOLUTION_WIDTH": ("5", "width", 5),
+  "GROUPS": ("2", "groups", 2),
+  "MAMBA_HEAD_DIM": ("12", None, 12),
   "TOKEN_TYPES": ("3", None, 3),
   "NUM_LAYERS": ("4", "num_layers", 4),
   "ENCODER_LAYERS": ("3", None, 3),
@@ -32,10 +37,12 @@ SIMPLE = {
 # Classes and constructors.
 OTHERS = {
   *("MODEL", "ATTENTION", "BIAS", "FEED_FORWARD", "HEAD", "RESIDUAL"),
-  *("FINAL_NORM", "INIT", "TASK_HEADS", "ROPE_SCALING"),
+  *("FINAL_NORM", "INIT", "TASK_HEADS", "ROPE_SCALING", "DECAY", "MIXER"),
 }
 # Families that drop nothing within the feed-forward.
-UNDROPPED = ("gpt1", "gpt2", "gpt3", "bert", "roberta", "spanbert")
+UNDROPPED = (
+  *("gpt1", "gpt2", "gpt3", "bert", "bert_linear", "roberta", "spanbert"),
+)
 
 
 def smallest(family):
@@ -54,8 +61,11 @@ def test_numbers_reach_every_layer(family):
   for macro in bound & set(SIMPLE):
     _, attribute, value = SIMPLE[macro]
     having = [x for x in everything if attribute and _has(x, attribute)]
+    if macro in ("HEADS", "HEAD_DIM") and "MAMBA_HEAD_DIM" in bound:
+      having = [x for x in having if not isinstance(x, layers.Mamba2)]
     if macro == "DROPOUT":
-      assert len(having) >= 4  # a stack, its residuals and sublayers
+      # A stack, its residuals and sublayers; a Mamba drops nothing inside.
+      assert len(having) >= (2 if family in ("mamba", "mamba2") else 4)
       for x in having:
         quiet = family in UNDROPPED and isinstance(x, layers.FeedForward)
         quiet = quiet or isinstance(x, layers.Classifier)
@@ -70,6 +80,8 @@ def test_numbers_reach_every_layer(family):
       assert x.table.shape == (3, 24)
     if isinstance(x, layers.Attention) and "ROPE_BASE" in bound:
       assert x.rotary.base == 50.0
+    if isinstance(x, layers.Mamba2) and "MAMBA_HEAD_DIM" in bound:
+      assert (x.head_dim, x.heads) == (12, 4)
   if "ENCODER_LAYERS" in bound:
     assert (model.encoder.num_layers, model.decoder.num_layers) == (3, 4)
 

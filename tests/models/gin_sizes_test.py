@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests import model_files
-from tests.models import gin_t5_test
+from tests.models import gin_mamba_test, gin_t5_test
 
 # Parameters, layers of each stack, width, heads, heads of keys and values, head
 # width, feed-forward width, vocabulary, rows of the position table.
@@ -14,7 +14,7 @@ from tests.models import gin_t5_test
 # each tied matrix once: BertForPreTraining, RobertaForMaskedLM (RobertaModel is
 # 124,645,632 and 355,359,744 with a pooler, which pre-training has not),
 # BertForMaskedLM for SpanBERT.  PaLM and GPT-3 have no published weights; see
-# below.
+# below.  Nor has RetNet: its counts are by formula in gin_linear_test.
 PUBLISHED = {
   "gpt1/base": (116_534_784, 12, 768, 12, 12, 64, 3072, 40478, 512),
   "gpt2/small": (124_439_808, 12, 768, 12, 12, 64, 3072, 50257, 1024),
@@ -42,6 +42,9 @@ PUBLISHED = {
   "llama3_1/405b": (
     *(405_853_388_800, 126, 16384, 128, 8, 128, 53248, 128256, None),
   ),
+  "retnet/1_3b": (1_311_086_592, 24, 2048, 8, 8, 256, 4096, 50257, None),
+  "retnet/2_7b": (2_645_573_120, 32, 2560, 10, 10, 256, 5120, 50257, None),
+  "retnet/6_7b": (6_648_836_096, 32, 4096, 16, 16, 256, 8192, 50257, None),
   "bert/base_uncased": (*(110_106_428, 12, 768, 12, 12, 64, 3072, 30522, 512),),
   "bert/large_uncased": (
     *(336_226_108, 24, 1024, 16, 16, 64, 4096, 30522, 512),
@@ -79,7 +82,8 @@ PALM = {"8b": 8.63, "62b": 62.50, "540b": 540.35}
 
 
 def test_every_published_size_has_a_file_and_nothing_else_claims_to_be_one():
-  published = {*PUBLISHED, *gin_t5_test.PUBLISHED}
+  others = (gin_t5_test, gin_mamba_test)
+  published = {*PUBLISHED}.union(*(other.PUBLISHED for other in others))
   assert published <= set(model_files.SIZES)
   for name in model_files.SIZES:
     lines = model_files.text(name).splitlines()

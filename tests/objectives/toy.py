@@ -116,7 +116,8 @@ def example(rng, objective):
 def labels(rng, objective, length):
   """Labels [length] as the objective wants them."""
   found = np.zeros(length, np.int64)
-  if isinstance(objective, objectives.TokenClassification):
+  tokens = objectives.TokenClassification | objectives.CausalLabelling
+  if isinstance(objective, tokens):
     found = rng.integers(0, CLASSES + 1, length)
     found[rng.integers(length)] = 1
   elif isinstance(objective, objectives.SpanExtraction):
@@ -168,6 +169,7 @@ CASES = {
     partial(objectives.LMClassification, z_loss=0.01),
     decoder(LM_HEADS),
   ),
+  "causal_labelling": (objectives.CausalLabelling, decoder()),
 }
 
 

@@ -113,9 +113,14 @@ def their_logits(model, tokens, mask=None, positions=None):
     return model(torch.from_numpy(tokens), **given).logits.numpy()
 
 
-def check_logits(pair):
-  """Rows of other lengths, with padding after them and before them."""
-  for left in (False, True):
+def check_logits(pair, *, before=True):
+  """Rows of other lengths, with padding after them and before them.
+
+  Args:
+    pair: of models.
+    before: theirs takes padding before a row for nothing.
+  """
+  for left in (False, True) if before else (False,):
     tokens, mask = padded(rows(pair, LENGTHS), left=left)
     positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
     expected = their_logits(pair.theirs, tokens, mask, positions)

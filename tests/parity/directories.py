@@ -14,19 +14,20 @@ from t5x_lite.checkpoints import streams
 from tests.parity import decoders
 
 
-def check(pair, folder):
+def check(pair, folder, **kwargs):
   """What they save is imported, and what we export they load, as commands do.
 
   Args:
     pair: of models.
     folder: to write to.
+    **kwargs: of `decoders.check_logits`.
   """
   theirs, ours, back = (folder / name for name in ("theirs", "ours", "back"))
   pair.theirs.save_pretrained(theirs)
   convert(ours, theirs)
   model = restore(ours)
   decoders.assert_equal(model, pair.ours)
-  decoders.check_logits(dataclasses.replace(pair, ours=model))
+  decoders.check_logits(dataclasses.replace(pair, ours=model), **kwargs)
 
   convert(back, ours, TO="huggingface")
   loaded, report = transformers.AutoModelForCausalLM.from_pretrained(

@@ -15,6 +15,8 @@ from tests.parity import (  # noqa: E402
   bart_test,
   gpt2_test,
   llama_test,
+  mamba2_test,
+  mamba_test,
   t5_test,
 )
 
@@ -22,7 +24,19 @@ pytestmark = pytest.mark.parity
 
 STEPS = 14
 LENGTHS = (9, 1, 5, 12)  # of the inputs or prompts
-FAMILIES = {"t5": 0, "bart": bart_test.START, "gpt2": None, "llama": None}
+# Ids that ours decode from; decoders alone have none.
+FAMILIES = {
+  "t5": 0,
+  "bart": bart_test.START,
+  **dict.fromkeys(("gpt2", "llama", "mamba", "mamba2")),
+}
+# Modules of decoders, and which of their configurations.
+DECODERS = {
+  "gpt2": (gpt2_test, "published"),
+  "llama": (llama_test, "llama3_1"),
+  "mamba": (mamba_test, "wide"),
+  "mamba2": (mamba2_test, "grouped"),
+}
 
 
 @dataclasses.dataclass
@@ -80,9 +94,8 @@ class Case:
 def make(family):
   """A case; of its rows the first two meet an end halfway, greedily."""
   rng = np.random.default_rng(4)
-  if family in ("gpt2", "llama"):
-    module = {"gpt2": gpt2_test, "llama": llama_test}[family]
-    config = {"gpt2": "published", "llama": "llama3_1"}[family]
+  if family in DECODERS:
+    module, config = DECODERS[family]
     pair = module.make(**module.CONFIGS[config])
     prompts = [rng.integers(3, pair.vocab, n) for n in LENGTHS]
     case = prompted(pair.theirs, pair.ours, prompts)

@@ -1,0 +1,73 @@
+"""Rows cut along their length, by the mesh file: scans pass states on."""
+
+import re
+
+import gin
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests import model_files, tiny
+
+MACROS = ("DTYPE = 'float32'", "VOCAB_SIZE = 256")
+ROWS, LENGTH, PARTS = 3, 88, 8
+
+
+def batch():
+  """Packed rows: examples within one part, over several, and padding."""
+  lengths = (5, 50, 24, 9)
+  segments = np.repeat([1, 2, 3, 0], lengths)
+  positions = np.concatenate([np.arange(n) for n in lengths])
+  rng = np.random.default_rng(0)
+  one = {
+    "decoder_input_tokens": rng.integers(1, 256, (ROWS, LENGTH)),
+    "decoder_segment_ids": np.tile(segments, (ROWS, 1)),
+    "decoder_positions": np.tile(positions * (segments != 0), (ROWS, 1)),
+  }
+  return {name: np.int32(x) for name, x in one.items()}
+
+
+def partitioner():
+  """Of the shipped file, on eight devices."""
+  gin.clear_config(clear_constants=True)
+  gin.add_config_file_search_path(str(model_files.GIN))
+  gin.parse_config_file("meshes/sequence.gin")
+  build = gin.query_parameter("PARTITIONER/macro.value").scoped_configurable_fn
+  found = build()
+  gin.clear_config(clear_constants=True)
+  return found
+
+
+@pytest.mark.parametrize("family", ["mamba", "mamba2", "retnet"])
+def test_parts_of_a_row_give_the_same(family):
+  model_files.parse(f"{family}/tiny", bindings=MACROS)
+  build = gin.query_parameter("MODEL/macro.value").scoped_configurable_fn
+  graph, params, rest = nnx.split(tiny.fill(build), nnx.Param, ...)
+  gin.clear_config(clear_constants=True)
+
+  def loss(params):
+    logits = nnx.merge(graph, params, rest)(batch())
+    return jnp.mean(jnp.square(logits)), logits
+
+  gradient = jax.value_and_grad(loss, has_aux=True)
+  expected = jax.tree.leaves(jax.jit(gradient)(params))
+  with partitioner().activate():
+    # Another function to jit: what it traced does not know of the mesh.
+    compiled = jax.jit(lambda params: gradient(params)).lower(params).compile()
+  found = jax.tree.leaves(jax.device_get(compiled(params)))
+  for one, other in zip(found, expected, strict=True):
+    scale = np.abs(other).max()
+    np.testing.assert_allclose(one, other, atol=2e-5 * scale, rtol=0)
+
+  # Whatever has a width is in parts, on each device.
+  text = compiled.as_text()
+  assert holding(text, LENGTH // PARTS)
+  assert not holding(text, LENGTH)
+
+
+def holding(text, length):
+  """Instructions of compiled HLO that make an array [B length *]."""
+  made = re.compile(rf"= \(?f32\[{ROWS},{length},\d\S* (?!bitcast)")
+  return [line for line in text.splitlines() if made.search(line)]

@@ -48,7 +48,7 @@ def ours(family: str, length: int, steps: int) -> dict[str, object]:
   import jax
   import numpy as np
 
-  count = sum(x.size for x in jax.tree.leaves(run.abstract))
+  count = sum(x.size for x in jax.tree.leaves(run.abstract.model))
   state = run.init()
   positions = np.arange(length, dtype=np.int32)
   batch = run.put(

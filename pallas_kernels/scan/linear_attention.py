@@ -24,7 +24,8 @@ class _Steps(NamedTuple):
   def astype(self, dtype: jnp.dtype) -> "_Steps":
     """The same, computed with in `dtype`."""
     arrays = jax.tree.map(lambda x: x.astype(dtype), self[:4])
-    return _Steps(*arrays, self.resets)
+    q, k, v, log_decay = arrays
+    return _Steps(q, k, v, log_decay, self.resets)
 
 
 def linear_attention(

@@ -34,8 +34,8 @@ class Steps(NamedTuple):
 
   def astype(self, dtype: jnp.dtype) -> "Steps":
     """The same, computed with in `dtype`."""
-    arrays = (array.astype(dtype) for array in self[:4])
-    return Steps(*arrays, self.resets)
+    x, dt, b, c = (array.astype(dtype) for array in self[:4])
+    return Steps(x, dt, b, c, self.resets)
 
   def kept(self, h: jax.Array) -> jax.Array:
     """h [B * *] with zeros in the rows that one step resets."""
@@ -109,9 +109,10 @@ def _backward(
     _, states = jax.lax.scan(again, h, steps)
     one = functools.partial(_one_backward, a)
     carry, d = jax.lax.scan(one, carry, (steps, dy, states), reverse=True)
-    like = zip(d[:4], steps[:4], strict=True)
+    pairs = zip(d[:4], steps[:4], strict=True)
+    dx, ddt, db, dc = (g.astype(x.dtype) for g, x in pairs)
     # The resets are no numbers: None is their gradient.
-    return carry, Steps(*(g.astype(x.dtype) for g, x in like), None)
+    return carry, Steps(dx, ddt, db, dc, None)
 
   # Sums over rows wait for the end: adding whole states is fastest.
   da = jnp.zeros_like(dfinal)

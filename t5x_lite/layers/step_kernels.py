@@ -2,8 +2,8 @@
 
 A step multiplies a few rows by every matrix of a model.  XLA's product for CPUs
 first packs the whole matrix, which costs more than the product.  Cut in blocks
-of columns [G I C], each of which stays in a cache while all rows pass, a product
-and a sum of elements takes half the time for 4 to 32 rows
+of columns [G I C], each of which stays in a cache while all rows pass, a
+product and a sum of elements takes half the time for 4 to 32 rows
 (benchmarks/decoding.py).
 
 Letters: M rows, I inputs, J outputs, G blocks, C columns of a block.

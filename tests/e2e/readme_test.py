@@ -38,6 +38,13 @@ _SMALLER = {
 _RECORDED = {"chat": (), "submit": ()}
 # Models that are small already.
 _STUDY = ("--gin.TRAIN_STEPS=2", "--gin.BATCH_SIZE=4", "--gin.DIM=16")
+# Of a decoder for long documents.
+_LONG = (
+  "--gin.TRAIN_STEPS=2",
+  "--gin.BATCH_SIZE=4",
+  "--gin.EVAL_BATCHES=1",
+  "--gin.FEATURE_LENGTHS={'targets': 64}",
+)
 # Of a model that is imported: it has a shape of its own.
 _IMPORTED = (
   "--gin.TRAIN_STEPS=2",
@@ -105,6 +112,8 @@ def test_commands_in_order(folder, tmp_path_factory) -> None:
       smaller = list(_IMPORTED)
       if any("gpt2" in argument for argument in arguments):
         smaller.append(f"--gin.START={published.GPT2_START}")
+    elif name == "train" and any("mamba/" in a for a in arguments):
+      smaller = list(_LONG)
     elif name == "train" and any("studies/" in a for a in arguments):
       smaller = list(_STUDY)
     elif name == "vocab" and any("studies/" in a for a in arguments):

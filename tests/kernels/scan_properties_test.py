@@ -87,7 +87,7 @@ def test_packed_is_separate(scan):
 
 @each
 def test_everything_is_optional(scan):
-  function, inputs, timed = made(scan, 10)
+  function, inputs, _ = made(scan, 10)
   zeros = dict(inputs, initial=0 * inputs["initial"])
   zeros["resets"] = jnp.zeros((2, 10), bool)
   if "d" in inputs:

@@ -58,7 +58,18 @@ def graded(function, **options):
 
 @pytest.mark.parametrize(
   ("scan", "mesh"),
-  [*((scan, "sequence") for scan in SCANS), ("selective", "both")],
+  [
+    ("reverse", "sequence"),
+    ("selective", "sequence"),
+    *(
+      pytest.param(*case, marks=pytest.mark.slow)
+      for case in (
+        ("attention", "sequence"),
+        ("linear", "both"),
+        ("selective", "both"),
+      )
+    ),
+  ],
 )
 def test_shards_give_the_same_and_none_holds_the_length(scan, mesh):
   function, inputs = made(scan)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from t5x_lite.layers.linear import Einsum
 
-_COLUMNS = 32
+_COLUMNS = 64
 
 
 @functools.partial(

@@ -32,11 +32,13 @@ class Reader:
     templates: that the prompts were drawn from.
     options: that all examples share.
     several: whether targets are lists of right answers.
+    letters: whether "(A)" stands for the first option, and so on.
   """
 
   templates: tuple[template_lib.Template, ...]
   options: tuple[str, ...] = ()
   several: bool = False
+  letters: bool = False
 
   def __call__(
     self, text: str, *, example: Mapping[str, Any], is_target: bool
@@ -44,11 +46,24 @@ class Reader:
     """Returns the answer in a prediction, or the right ones."""
     if not is_target:
       template = self.templates[int(example["template"])]
-      return self._option(found(text, template.targets), template)
+      answer = found(text, template.targets)
+      if self.letters and answer in rendering.LETTERS:
+        return self._of_letter(answer, example)
+      return self._option(answer, template)
     if not self.several:
       return _plain(_decoded(example["answer"]))
     references = _decoded(example["references"])
     return [_plain(answer) for answer in references.split(rendering.BETWEEN)]
+
+  def _of_letter(self, letter: str, example: Mapping[str, Any]) -> str:
+    """Returns the option that a letter stands for, or what is none."""
+    options: Sequence[str] = self.options
+    if not options:
+      options = _decoded(example["options"]).split(rendering.BETWEEN)
+    number = rendering.LETTERS.index(letter)
+    if number < len(options):
+      return _plain(options[number])
+    return f"? {letter}"
 
   def _option(self, answer: str, template: template_lib.Template) -> str:
     """Returns the option that a template words so, or what is none."""

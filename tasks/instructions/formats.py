@@ -42,6 +42,9 @@ FORMATS = {
 ANSWERED = tuple(n for n, f in FORMATS.items() if f.kind != "inverted")
 # The share of prompts that show options.
 OPTIONS = {"always": 1.0, "half": 0.5, "never": 0.0}
+# How they are listed: "- yes", and the answer is the option's text, or
+# "(B) yes", and the answer is "(B)" wherever they are shown.
+STYLES = ("dashes", "letters")
 # What is measured; see mixture.py.
 PARTS = ("seen", "unseen", "held_out")
 
@@ -70,6 +73,7 @@ class Prompts:
   Attributes:
     options: whether answers to choose from are shown: "always", "never" or,
       as in Flan, in a random "half" of the prompts.
+    style: how they are listed, one of `STYLES`.
     exemplars: solved examples in front of a question, in few-shot formats.
     pool: train examples that exemplars are drawn from, for each collection.
     seed: of the pools.
@@ -78,6 +82,7 @@ class Prompts:
   """
 
   options: str = "half"
+  style: str = "dashes"
   exemplars: int = 3
   pool: int = 64
   seed: int = 0
@@ -85,6 +90,7 @@ class Prompts:
 
   def __post_init__(self) -> None:
     check("Prompts.options", [self.options], OPTIONS)
+    check("Prompts.style", [self.style], STYLES)
     if self.exemplars < 0:
       raise errors.ConfigError(
         f"Prompts.exemplars is {self.exemplars}; use 0 or more"

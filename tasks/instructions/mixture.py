@@ -231,6 +231,7 @@ class Mixture:
         group,
         training=share is not None,
         options=made.options,
+        style=made.style,
         exemplars=rendering.Exemplars(exemplars, made.pool, made.seed),
         maximum=self.max_examples,
       )

@@ -147,6 +147,7 @@ def add(
   *,
   training: bool,
   options: str,
+  style: str,
   exemplars: rendering.Exemplars,
   maximum: int | None,
 ) -> str:
@@ -158,6 +159,7 @@ def add(
     templates: to draw from.
     training: on the train split without metrics; otherwise on all others.
     options: a key of `formats.OPTIONS`.
+    style: one of `formats.STYLES`.
     exemplars: in front of each question.
     maximum: of train examples.
 
@@ -171,6 +173,7 @@ def add(
     tuple(templates),
     written.templates.exemplars,
     options,
+    style,
     exemplars,
   )
   source = collection.source()
@@ -196,7 +199,7 @@ def add(
     ],
     output_features=features.features("inputs", "targets"),
     postprocess_fn=answers.Reader(
-      renderer.templates, collection.options, several
+      renderer.templates, collection.options, several, style == "letters"
     ),
     metric_fns=[] if training else [metric],
   )
@@ -218,7 +221,8 @@ def _digest(
   written = [dataclasses.asdict(t) for t in renderer.templates]
   layout = dataclasses.asdict(renderer.layout)
   exemplars = dataclasses.asdict(renderer.exemplars)
-  parts = [_VERSION, written, layout, renderer.options, exemplars]
+  options = [renderer.options, renderer.style]
+  parts = [_VERSION, written, layout, *options, exemplars]
   where = [type(renderer.collection).__module__, renderer.collection.name]
   return cache.digest([*parts, *where, training, maximum])
 

@@ -12,6 +12,7 @@ one prompt (the exemplars, then the example), E examples in the pool.
 
 import dataclasses
 import functools
+import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,8 +30,18 @@ Template = template_lib.Template
 BETWEEN = "\x1f"
 # Of more examples than this, the pool is drawn from the first so many.
 _BUFFER = 10_000
+# Of options, which may be more than the alphabet has.
+LETTERS = tuple(
+  f"({first}{second})"
+  for first in ("", *string.ascii_uppercase)
+  for second in string.ascii_uppercase
+)
 # What must not be alike in an example and its exemplars is all but these.
-_GIVEN_AWAY = (template_lib.ANSWER, template_lib.RATIONALE)
+_GIVEN_AWAY = (
+  template_lib.ANSWER,
+  template_lib.RATIONALE,
+  template_lib.LETTER,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +64,16 @@ class Renderer:
   """A preprocessor: examples of a collection become prompts.
 
   What comes out has `inputs`, `targets` and `answer`, the number of the
-  `template`, and `references`, all right answers with `BETWEEN` in between.
+  `template`, and `references`, all right answers with `BETWEEN` in between;
+  where each example has options of its own and letters stand for them, also
+  the `options`.
 
   Attributes:
     collection: whose examples these are.
     templates: to draw from.
     layout: of prompts with exemplars.
     options: a key of `formats.OPTIONS`.
+    style: one of `formats.STYLES`.
     exemplars: how many, and which.
   """
 
@@ -67,6 +81,7 @@ class Renderer:
   templates: tuple[Template, ...]
   layout: template_lib.Layout
   options: str
+  style: str
   exemplars: Exemplars
 
   def preprocess(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -104,11 +119,13 @@ class Renderer:
     inputs = self._inputs.render(variant, values)
     targets = self._targets.render(variant, values)
     references = fields.get("references", fields["answer"][None])
-    return {
+    own_letters = self._letters and self.collection.own_options
+    listed = _joined(fields["options"]) if own_letters else None
+    return ({} if listed is None else {"options": listed}) | {
       "inputs": self._laid_out(inputs, targets) if count else inputs[0],
       "targets": targets[-1],
       "answer": fields["answer"],
-      "references": tf.strings.reduce_join(references, separator=BETWEEN),
+      "references": _joined(references),
       "template": template,
     }
 
@@ -126,9 +143,14 @@ class Renderer:
     """Returns the texts that templates name, [F], in order of `_names`."""
     values = [fields[name] for name in self.collection.fields]
     if self.collection.own_options:
-      values.append(options_text(fields["options"]))
+      options = fields["options"]
+      values.append(options_text(options, self.style))
+      answer = fields[template_lib.ANSWER]
+      same = tf.equal(options, answer)
+      letter = tf.gather(letters(options), tf.argmax(_number(same)))
+      values.append(tf.where(tf.reduce_any(same), letter, answer))
     elif self.collection.options:
-      values.append("")  # The template words them.
+      values += ["", ""]  # The template words them.
     return tf.stack(values)
 
   def _worded(self, values: tf.Tensor, template: tf.Tensor) -> tf.Tensor:
@@ -144,16 +166,25 @@ class Renderer:
     columns = tf.unstack(values, axis=1)
     at = self._names.index(template_lib.ANSWER)
     same = tf.equal(columns[at][:, None], tf.constant(options))
-    worded = tf.gather(wordings, tf.argmax(tf.cast(same, tf.int32), axis=1))
-    columns[at] = tf.where(tf.reduce_any(same, 1), worded, columns[at])
-    listed = options_text(wordings)
-    columns[-1] = tf.broadcast_to(listed, tf.shape(columns[-1]))
+    worded = tf.gather(wordings, tf.argmax(_number(same), axis=1))
+    chosen = tf.gather(letters(wordings), tf.argmax(_number(same), axis=1))
+    known = tf.reduce_any(same, 1)
+    columns[at] = tf.where(known, worded, columns[at])
+    listed = options_text(wordings, self.style)
+    columns[-2] = tf.broadcast_to(listed, tf.shape(columns[-2]))
+    columns[-1] = tf.where(known, chosen, columns[at])
     return tf.stack(columns, axis=1)
 
   @property
   def _names(self) -> tuple[str, ...]:
-    options = [template_lib.OPTIONS] * self.collection.has_options
+    if not self.collection.has_options:
+      return self.collection.fields
+    options = (template_lib.OPTIONS, template_lib.LETTER)
     return (*self.collection.fields, *options)
+
+  @property
+  def _letters(self) -> bool:
+    return self.style == "letters"
 
   @property
   def _kept(self) -> list[int]:
@@ -170,8 +201,13 @@ class Renderer:
 
   @property
   def _targets(self) -> "_Table":
-    texts = [template.targets for template in self.templates]
-    return _Table([t for text in texts for t in (text, text)], self._names)
+    texts: list[template_lib.Text] = []
+    for template in self.templates:
+      shown = template_lib.OPTIONS in template.inputs.fields
+      by_letter = self._letters and shown
+      last = template.targets.by_letter() if by_letter else template.targets
+      texts += [template.targets, last]
+    return _Table(texts, self._names)
 
   @functools.cached_property
   def _pool(self) -> np.ndarray:
@@ -230,10 +266,27 @@ class _Table:
     return tf.strings.reduce_join(joined, axis=1)
 
 
-def options_text(options: tf.Tensor) -> tf.Tensor:
-  """Returns the options as Flan lists them (Wei et al., 2021, figure 1)."""
-  lines = tf.strings.reduce_join(tf.strings.join(["\n- ", options]))
-  return tf.strings.join(["OPTIONS:", lines])
+def options_text(options: tf.Tensor, style: str = "dashes") -> tf.Tensor:
+  """Returns the options as Flan lists them (Wei et al., 2021, figure 1).
+
+  Letters are of its successor (Longpre et al., 2023).
+  """
+  marks = letters(options) if style == "letters" else tf.constant("-")
+  lines = tf.strings.join(["\n", marks, " ", options])
+  return tf.strings.join(["OPTIONS:", tf.strings.reduce_join(lines)])
+
+
+def letters(options: tf.Tensor) -> tf.Tensor:
+  """Returns "(A)", "(B)" and so on, one for each option."""
+  return tf.constant(LETTERS)[: tf.shape(options)[0]]
+
+
+def _joined(texts: tf.Tensor) -> tf.Tensor:
+  return tf.strings.reduce_join(texts, separator=BETWEEN)
+
+
+def _number(mask: tf.Tensor) -> tf.Tensor:
+  return tf.cast(mask, tf.int32)
 
 
 def _keys(values: tf.Tensor, kept: Sequence[int]) -> tf.Tensor:

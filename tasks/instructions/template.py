@@ -9,6 +9,8 @@ from t5x_lite import errors
 OPTIONS = "options"
 ANSWER = "answer"
 RATIONALE = "rationale"
+# Stands for the answer where options are listed by letters; not for files.
+LETTER = "letter"
 
 _BRACES = "a brace that is meant is doubled, {{ or }}"
 
@@ -48,6 +50,12 @@ class Text:
     (literal, field), *rest = after or [("", None)]
     joined = ((before + literal, field), *rest)
     return Text((*self.pieces[:at], *joined))
+
+  def by_letter(self) -> "Text":
+    """Returns the text with the answer's letter in its place."""
+    return Text(
+      tuple((text, LETTER if f == ANSWER else f) for text, f in self.pieces)
+    )
 
   def around(self, field: str) -> tuple[str, str]:
     """Returns the literals on both sides of a field that it has once."""

@@ -63,3 +63,19 @@ def test_metrics_of_collections():
   assert found["trivia_qa"] == (metrics.squad, True)
   assert found["xsum"] == (metrics.rouge, False)
   assert found["wmt14_fr_en"] == (metrics.bleu, False)
+
+
+def test_letters_are_read_as_the_options_they_stand_for():
+  plain = template.parse("{answer}", ("answer",))
+  worded = template.Template(plain, plain, ("sour", "sweet"))
+  shared = answers.Reader((worded,), ("no", "yes"), letters=True)
+
+  def read(reader, text, **example):
+    return reader(text, example={"template": 0, **example}, is_target=False)
+
+  assert [read(shared, text) for text in ("(A)", "(B)", "sweet")] == [
+    *("no", "yes", "yes")
+  ]
+  assert read(shared, "(C)") == "? (C)"
+  own = answers.Reader((template.Template(plain, plain),), letters=True)
+  assert read(own, "(B)", options=b"left\x1fright side") == "right side"

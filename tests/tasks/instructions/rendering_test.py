@@ -20,6 +20,7 @@ def renderer(
   kind="templates",
   first=None,
   options="never",
+  style="dashes",
   count=0,
   pool=64,
   seed=0,
@@ -30,6 +31,7 @@ def renderer(
     getattr(written.templates, kind)[:first],
     written.templates.exemplars,
     options,
+    style,
     rendering.Exemplars(count, pool, seed),
   )
 
@@ -118,6 +120,36 @@ def test_options_of_its_own_and_several_answers():
   ]
   bare = render(renderer("pick", first=1), "validation")
   assert bare[0]["inputs"] == "validation 0?\nWhich?"
+
+
+def test_letters_stand_for_the_options_that_are_shown():
+  found = render(renderer("fruit", options="always", style="letters"))
+  by_template = {p["template"]: p for p in found if p["answer"] == "yes"}
+  assert by_template[0]["inputs"].endswith("OPTIONS:\n(A) no\n(B) yes")
+  assert by_template[0]["targets"] == "(B)"
+  assert by_template[1]["inputs"].startswith("OPTIONS:\n(A) sour\n(B) sweet")
+  assert by_template[1]["targets"] == "It is (B)."
+  # This template shows no options: its answer is a word.
+  assert by_template[2]["targets"] == "yes"
+
+
+def test_letters_of_options_of_its_own():
+  made = renderer("pick", first=1, options="always", style="letters")
+  (found,) = render(made, "validation")
+  assert found["inputs"].endswith("OPTIONS:\n(A) left\n(B) right\nWhich?")
+  assert (found["targets"], found["answer"]) == ("(A)", "left")
+  assert found["options"] == "left\x1fright"
+  bare = renderer("pick", first=1, style="letters")
+  assert render(bare, "validation")[0]["targets"] == "left"
+
+
+def test_exemplars_are_answered_by_letters_too():
+  made = renderer("fruit", first=1, options="always", style="letters", count=2)
+  for prompt in render(made):
+    *exemplars, question = prompt["inputs"].split("\n\n")
+    assert len(exemplars) == 2
+    assert all(e.endswith(("A: (A)", "A: (B)")) for e in exemplars)
+    assert question.endswith("(B) yes\nA:")
 
 
 def test_inverted():

@@ -87,7 +87,7 @@ def adamw(
   b2: float = 0.999,
   epsilon: float = 1e-8,
   weight_decay: float = 0.01,
-  no_decay: Sequence[str] = ("norm", "bias"),
+  no_decay: Sequence[str] = ("norm", "bias", "a_log", "skip"),
   clip_norm: float | None = 1.0,
 ) -> Optimizer:
   """AdamW (Loshchilov and Hutter 2019) of optax.
@@ -99,7 +99,7 @@ def adamw(
     epsilon: added to the root of the second moment.
     weight_decay: rate, decoupled.
     no_decay: regular expressions; parameters whose path one of them matches
-      anywhere do not decay.
+      anywhere do not decay.  "a_log" and "skip" are Mamba's A and D.
     clip_norm: greatest global norm of the gradients, or None.
   """
   schedule = _schedule(learning_rate)

@@ -42,7 +42,8 @@ def check(pair, their_loss, batch, loss, rate=1e-2):
   theirs.eval()  # no dropout
   groups = {True: [], False: []}
   for name, parameter in theirs.named_parameters():
-    plain = any(part in name.lower() for part in ("norm", "ln_", "bias"))
+    parts = ("norm", "ln_", "bias", "a_log")
+    plain = any(part in name.lower() for part in parts) or name.endswith(".D")
     groups[plain].append(parameter)
   optimizer = torch.optim.AdamW(
     [

@@ -253,9 +253,7 @@ def _cell(value: Any) -> text.Text:
 def _named(model: Any) -> list[tuple[str, tuple[str | None, ...], Any]]:
   """Name, logical axes and array of every parameter."""
   found = []
-  flat, _ = jax.tree_util.tree_flatten_with_path(
-    model, is_leaf=compat.is_variable
-  )
+  flat = jax.tree.leaves_with_path(model, is_leaf=compat.is_variable)
   for path, leaf in flat:
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     axes: tuple[str | None, ...] = (None,) * len(leaf.shape)
@@ -284,9 +282,7 @@ def _bytes(leaf: Any) -> int:
 
 def _local_bytes(leaf: Any) -> int:
   sharding = getattr(leaf, "sharding", None)
-  if sharding is None:
-    return _bytes(leaf)
-  shape = sharding.shard_shape(leaf.shape)
+  shape = leaf.shape if sharding is None else sharding.shard_shape(leaf.shape)
   return math.prod(shape) * np.dtype(leaf.dtype).itemsize
 
 

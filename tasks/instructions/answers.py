@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tasks import metrics
+from tasks.instructions import options as options_lib
 from tasks.instructions import rendering
 from tasks.instructions import template as template_lib
 
@@ -47,7 +48,7 @@ class Reader:
     if not is_target:
       template = self.templates[int(example["template"])]
       answer = found(text, template.targets)
-      if self.letters and answer in rendering.LETTERS:
+      if self.letters and answer in options_lib.LETTERS:
         return self._of_letter(answer, example)
       return self._option(answer, template)
     if not self.several:
@@ -60,7 +61,7 @@ class Reader:
     options: Sequence[str] = self.options
     if not options:
       options = _decoded(example["options"]).split(rendering.BETWEEN)
-    number = rendering.LETTERS.index(letter)
+    number = options_lib.LETTERS.index(letter)
     if number < len(options):
       return _plain(options[number])
     return f"? {letter}"

@@ -21,7 +21,7 @@ from tasks.instructions import answers, rendering, template_files
 from tasks.instructions import template as template_lib
 
 # Raised when the same settings give other prompts.
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclasses.dataclass(frozen=True)

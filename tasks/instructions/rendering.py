@@ -12,7 +12,6 @@ one prompt (the exemplars, then the example), E examples in the pool.
 
 import dataclasses
 import functools
-import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ import tensorflow as tf
 
 from t5x_lite import errors
 from tasks.instructions import formats
+from tasks.instructions import options as options_lib
 from tasks.instructions import template as template_lib
 
 Template = template_lib.Template
@@ -30,12 +30,6 @@ Template = template_lib.Template
 BETWEEN = "\x1f"
 # Of more examples than this, the pool is drawn from the first so many.
 _BUFFER = 10_000
-# Of options, which may be more than the alphabet has.
-LETTERS = tuple(
-  f"({first}{second})"
-  for first in ("", *string.ascii_uppercase)
-  for second in string.ascii_uppercase
-)
 # What must not be alike in an example and its exemplars is all but these.
 _GIVEN_AWAY = (
   template_lib.ANSWER,
@@ -144,10 +138,10 @@ class Renderer:
     values = [fields[name] for name in self.collection.fields]
     if self.collection.own_options:
       options = fields["options"]
-      values.append(options_text(options, self.style))
+      values.append(options_lib.listed(options, self.style))
       answer = fields[template_lib.ANSWER]
       same = tf.equal(options, answer)
-      letter = tf.gather(letters(options), tf.argmax(_number(same)))
+      letter = tf.gather(options_lib.letters(options), tf.argmax(_number(same)))
       values.append(tf.where(tf.reduce_any(same), letter, answer))
     elif self.collection.options:
       values += ["", ""]  # The template words them.
@@ -167,10 +161,12 @@ class Renderer:
     at = self._names.index(template_lib.ANSWER)
     same = tf.equal(columns[at][:, None], tf.constant(options))
     worded = tf.gather(wordings, tf.argmax(_number(same), axis=1))
-    chosen = tf.gather(letters(wordings), tf.argmax(_number(same), axis=1))
+    chosen = tf.gather(
+      options_lib.letters(wordings), tf.argmax(_number(same), axis=1)
+    )
     known = tf.reduce_any(same, 1)
     columns[at] = tf.where(known, worded, columns[at])
-    listed = options_text(wordings, self.style)
+    listed = options_lib.listed(wordings, self.style)
     columns[-2] = tf.broadcast_to(listed, tf.shape(columns[-2]))
     columns[-1] = tf.where(known, chosen, columns[at])
     return tf.stack(columns, axis=1)
@@ -192,22 +188,30 @@ class Renderer:
     names = enumerate(self._names)
     return [i for i, name in names if name not in _GIVEN_AWAY]
 
+  # Of every template the variant without options, then the one with them.
+
   @property
   def _inputs(self) -> "_Table":
-    texts = [template.inputs for template in self.templates]
-    # Of every template the variant without options, then the one with them.
-    both = [t for text in texts for t in (text.without_options(), text)]
-    return _Table(both, self._names)
+    texts: list[template_lib.Text] = []
+    for template in self.templates:
+      inputs = template.inputs
+      last = inputs.with_options() if self._lists(template) else inputs
+      texts += [inputs.without_options(), last]
+    return _Table(texts, self._names)
 
   @property
   def _targets(self) -> "_Table":
     texts: list[template_lib.Text] = []
     for template in self.templates:
-      shown = template_lib.OPTIONS in template.inputs.fields
-      by_letter = self._letters and shown
+      by_letter = self._letters and self._lists(template)
       last = template.targets.by_letter() if by_letter else template.targets
       texts += [template.targets, last]
     return _Table(texts, self._names)
+
+  def _lists(self, template: Template) -> bool:
+    """Whether options belong to a template: it asks for one of them."""
+    asks = template_lib.ANSWER in template.targets.fields
+    return asks and self.collection.has_options
 
   @functools.cached_property
   def _pool(self) -> np.ndarray:
@@ -264,21 +268,6 @@ class _Table:
     pieces = tf.stack([literals, fields], axis=2)
     joined = tf.strings.reduce_join(pieces, axis=2)
     return tf.strings.reduce_join(joined, axis=1)
-
-
-def options_text(options: tf.Tensor, style: str = "dashes") -> tf.Tensor:
-  """Returns the options as Flan lists them (Wei et al., 2021, figure 1).
-
-  Letters are of its successor (Longpre et al., 2023).
-  """
-  marks = letters(options) if style == "letters" else tf.constant("-")
-  lines = tf.strings.join(["\n", marks, " ", options])
-  return tf.strings.join(["OPTIONS:", tf.strings.reduce_join(lines)])
-
-
-def letters(options: tf.Tensor) -> tf.Tensor:
-  """Returns "(A)", "(B)" and so on, one for each option."""
-  return tf.constant(LETTERS)[: tf.shape(options)[0]]
 
 
 def _joined(texts: tf.Tensor) -> tf.Tensor:

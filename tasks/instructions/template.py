@@ -51,6 +51,15 @@ class Text:
     joined = ((before + literal, field), *rest)
     return Text((*self.pieces[:at], *joined))
 
+  def with_options(self) -> "Text":
+    """Returns the text with {options} in it, at its end if nowhere else."""
+    if OPTIONS in self.fields:
+      return self
+    *before, (literal, field) = self.pieces
+    if field is None:
+      return Text((*before, (f"{literal}\n", OPTIONS)))
+    return Text((*self.pieces, ("\n", OPTIONS)))
+
   def by_letter(self) -> "Text":
     """Returns the text with the answer's letter in its place."""
     return Text(

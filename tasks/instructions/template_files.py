@@ -23,7 +23,8 @@ r"""Templates of instructions: plain data, one TOML file a collection.
 
 A name in braces stands for a field of the collection; {{ and }} are braces.
 {options}, in a line of its own, stands for the list of answers to choose from;
-where it is not shown, the line goes.
+where it is not shown, the line goes.  Where it is shown, templates without one
+have it at their end.
 
 Every mistake is told by file, number of the template and field.  This module
 is light: templates are checked before TensorFlow loads.

@@ -102,7 +102,7 @@ def test_seen_unseen_and_held_out_are_measured(held_out):
   } == {
     "Is _ sweet?\nOPTIONS:\n- no\n- yes",
     "OPTIONS:\n- sour\n- sweet\nHow does _ taste? {Say it.}",
-    "Held out: _?",
+    "Held out: _?\nOPTIONS:\n- no\n- yes",
   }
 
 
@@ -173,7 +173,8 @@ def test_a_task_for_every_template():
   }
   found = texts(tasks["fruit_unseen_3"], "validation")
   assert [text for text, _ in found] == [
-    f"Held out: {name}?" for name in toy.FRUIT["validation"]
+    f"Held out: {name}?\nOPTIONS:\n- no\n- yes"
+    for name in toy.FRUIT["validation"]
   ]
 
 

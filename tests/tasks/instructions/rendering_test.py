@@ -49,7 +49,7 @@ def render(made, split="train", seed=3, repeat=1):
 
 @pytest.fixture(scope="module")
 def half():
-  return render(renderer("fruit", options="half"), repeat=20)
+  return render(renderer("fruit", options="half"), repeat=60)
 
 
 def test_options_in_a_line_of_their_own():
@@ -73,6 +73,7 @@ def test_every_template_is_rendered_with_and_without_options(half):
     "How does fruit4 taste? {Say it.}",
     WORDED + "\nHow does fruit4 taste? {Say it.}",
     "Held out: fruit4?",
+    f"Held out: fruit4?\n{SHOWN}",
   }
 
 
@@ -100,7 +101,7 @@ def test_templates_and_options_are_drawn_evenly(half):
 
 def test_draws_are_of_the_seed_alone(half):
   made = renderer("fruit", options="half")
-  assert render(made, repeat=20) == half
+  assert render(made, repeat=60) == half
   assert render(made, seed=4, repeat=20) != half
   assert half[:23] != half[23:46]  # Another epoch draws others.
 
@@ -129,8 +130,9 @@ def test_letters_stand_for_the_options_that_are_shown():
   assert by_template[0]["targets"] == "(B)"
   assert by_template[1]["inputs"].startswith("OPTIONS:\n(A) sour\n(B) sweet")
   assert by_template[1]["targets"] == "It is (B)."
-  # This template shows no options: its answer is a word.
-  assert by_template[2]["targets"] == "yes"
+  # This template has no line for them.
+  assert by_template[2]["inputs"].endswith("?\nOPTIONS:\n(A) no\n(B) yes")
+  assert by_template[2]["targets"] == "(B)"
 
 
 def test_letters_of_options_of_its_own():
@@ -250,6 +252,18 @@ def test_a_train_split_too_small_for_its_exemplars():
   made = renderer("pick", first=1, count=2, pool=8)
   with pytest.raises(errors.DataError, match="'pick' has 2 .* draw 2"):
     render(made)
+
+
+def test_a_template_that_has_no_line_of_options_gets_one():
+  for text, listed in (
+    ("{q}\n\n{options}", "Q\n\nO"),
+    ("{options}\n{q}", "O\nQ"),
+    ("{q}", "Q\nO"),
+    ("{q}?", "Q?\nO"),
+    ("Say {q}, {{now}}.", "Say Q, {now}.\nO"),
+  ):
+    parsed = template.parse(text, ["q", "options"]).with_options()
+    assert parsed.fill({"q": "Q", "options": "O"}) == listed
 
 
 def test_a_template_without_the_line_of_options():

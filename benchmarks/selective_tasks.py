@@ -30,7 +30,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 TASKS = ("selective_copying", "induction_heads")
 NAMES = {"s4": "S4", "mamba": "Mamba", "attention": "attention (rotary)"}
 # Selective copying, table 1: of 4,096 tokens, 16 of them to be copied.
-PAPER = {"s4": "18.3", "mamba": "99.8 (97.0 without the gate)"}
+PAPER = {
+  "selective_copying": {"s4": "18.3", "mamba": "99.8 (97.0 without the gate)"}
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,41 +122,28 @@ def spread(runs: list[Run], length: int) -> str:
   return f"{statistics.mean(values):.1f} ({least:.1f} to {most:.1f})"
 
 
-def copying(found: dict[str, list[Run]]) -> str:
-  """The table of selective copying, in Markdown."""
-  lines = [
-    "| selective copying, accuracy % | parameters | steps | CPU min | here"
-    " | paper |",
-    "|---|--:|--:|--:|--:|--:|",
+def table(task: str, found: dict[str, list[Run]]) -> str:
+  """Accuracy by length in Markdown; over several seeds the mean and range."""
+  first = next(iter(found.values()))[0]
+  lengths = [
+    f"**{length:,}**" if length == first.trained else f"{length:,}"
+    for length in first.accuracy
   ]
+  paper = PAPER.get(task, {})
+  heads = [f"{task.replace('_', ' ')}, accuracy %", "parameters", "steps"]
+  heads += ["CPU min", *lengths, *(["paper"] if paper else [])]
+  lines = [_row(heads), _row(["---", *["--:"] * (len(heads) - 1)])]
   for mixer, runs in found.items():
-    first = runs[0]
     spent = [run.cpu_seconds for run in runs if run.cpu_seconds]
     minutes = f"{statistics.mean(spent) / 60:.1f}" if spent else "-"
-    lines.append(
-      f"| {NAMES[mixer]} | {first.parameters:,} | {first.steps:,} | {minutes}"
-      f" | {spread(runs, first.trained)} | {PAPER.get(mixer, '-')} |"
-    )
+    cells = [NAMES[mixer], f"{runs[0].parameters:,}", f"{runs[0].steps:,}"]
+    cells += [minutes, *(spread(runs, length) for length in first.accuracy)]
+    lines.append(_row(cells + ([paper.get(mixer, "-")] if paper else [])))
   return "\n".join(lines)
 
 
-def induction(found: dict[str, list[Run]]) -> str:
-  """The table of induction heads by length, in Markdown."""
-  first = next(iter(found.values()))[0]
-  lengths = list(first.accuracy)
-  heads = [
-    f"**{length}**" if length == first.trained else f"{length:,}"
-    for length in lengths
-  ]
-  lines = [
-    "| induction heads, accuracy % | parameters | " + " | ".join(heads) + " |",
-    "|---|--:|" + "--:|" * len(lengths),
-  ]
-  for mixer, runs in found.items():
-    means = mean(runs)
-    values = " | ".join(f"{means[length]:.1f}" for length in lengths)
-    lines.append(f"| {NAMES[mixer]} | {runs[0].parameters:,} | {values} |")
-  return "\n".join(lines)
+def _row(cells: list[str]) -> str:
+  return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -181,8 +170,7 @@ def main() -> None:
     }
     for task in flags.tasks.split(",")
   }
-  tables = {"selective_copying": copying, "induction_heads": induction}
-  print("\n\n".join(tables[task](runs) for task, runs in found.items()))
+  print("\n\n".join(table(task, runs) for task, runs in found.items()))
   if flags.picture:
     panels = {
       f"{task.replace('_', ' ')}, accuracy %": {

@@ -8,11 +8,11 @@ coefficients of orthogonal functions (Gu et al. 2020, "HiPPO"):
   legt  Legendre polynomials of the last unit of time.
   fout  sines and cosines of the last unit of time.
 
-Matrices are as in Gu et al. 2022, "How to train your HiPPO" (section 3), in
-orthonormal coordinates.  Each is a normal matrix less one of low rank (Gu et
-al. 2021, "S4", theorem 1): A = V (diag(lambda) - p p*) V*.  All are real, so
-eigenvalues come in conjugate pairs, of which only one is kept, the one with a
-positive imaginary part.  NumPy, float64: this runs once, at initialization.
+Matrices are as in Gu et al. 2022, "How to train your HiPPO", in orthonormal
+coordinates.  Each is a normal matrix less one of low rank (Gu et al. 2021,
+"S4", theorem 1): A = V (diag(lambda) - p p*) V*.  All are real, so eigenvalues
+come in conjugate pairs, of which only one is kept, the one with a positive
+imaginary part.  NumPy, float64: this runs once, at initialization.
 """
 
 from collections.abc import Callable
@@ -164,11 +164,11 @@ def diagonal_plus_low_rank(
 
 
 def spectrum(name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-  """A diagonal system of "S4D" (Gu et al. 2022, section 4).
+  """A diagonal system of "S4D" (Gu et al. 2022).
 
   Args:
-    name: "lin" (equation 8), "inv" (equation 9) or "legs" (theorem 3: the
-      normal part of HiPPO-LegS and half of its B).
+    name: "lin", "inv" or "legs" (the normal part of HiPPO-LegS and half of its
+      B).
     size: P.
 
   Returns:

@@ -10,6 +10,8 @@
 
 All but the convolution take an initial state, are cut wherever an example
 begins, and keep no states but those between blocks, not for gradients either.
+
+A row that is divided among devices is run in as many parts: `s4_shards`.
 """
 
 from collections.abc import Callable
@@ -18,46 +20,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from t5x_lite.layers import s4_shards
+from t5x_lite.layers.s4_convolution import convolve
 from t5x_lite.layers.s4_systems import System, einsum
 
 # (u [B C D], h [B D P], resets [B C]) -> (y [B C D], h [B D P])
 Body = Callable[..., tuple[jax.Array, jax.Array]]
-
-
-def convolve(
-  u: jax.Array, kernel: jax.Array, backward: jax.Array | None = None
-) -> jax.Array:
-  """y_t = sum_s kernel[t - s] u_s, and backward[s - t] from what is after.
-
-  Args:
-    u: [B T D].
-    kernel: [D T].
-    backward: [D T]; None for a causal convolution.
-  """
-  length = u.shape[1]
-  size = _even_smooth(2 * length - 1)  # no end meets the other
-  kernel = jnp.pad(kernel, ((0, 0), (0, size - length)))
-  if backward is not None:
-    # Lag -k is at size - k; lag 0 is in both.
-    kernel = kernel.at[:, 0].add(backward[:, 0])
-    kernel = kernel.at[:, size - length + 1 :].add(backward[:, :0:-1])
-  spectrum = jnp.fft.rfft(u, size, axis=1) * jnp.fft.rfft(kernel).T
-  return jnp.fft.irfft(spectrum, size, axis=1)[:, :length]
-
-
-def _even_smooth(least: int) -> int:
-  """The least even number without prime factors above 5: FFTs like those."""
-
-  def smooth(n: int) -> bool:
-    for factor in (2, 3, 5):
-      while n % factor == 0:
-        n //= factor
-    return n == 1
-
-  n = least + least % 2
-  while not smooth(n):
-    n += 2
-  return n
 
 
 def scan(
@@ -66,18 +34,24 @@ def scan(
   *,
   mode: str,
   block: int,
-  resets: jax.Array,
+  resets: jax.Array | None,
   initial: jax.Array | None = None,
+  shards: int = 1,
+  reverse: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
   """Runs a system over rows, going on from a state.
 
   Args:
     system: with D channels and a state of P.
     u: [B T D].
-    mode: "blocks", "associative" or "recurrent".
+    mode: one of `MODES`.
     block: steps in a block, C.
-    resets: [B T] bool; where True the state before the step counts as 0.
+    resets: [B T] bool; where True the state before the step counts as 0.  None
+      for nowhere, which a convolution needs.
     initial: [B D P]; None for zeros.
+    shards: parts of a row that are run at the same time, S, which divides T:
+      as many as the length is divided in.
+    reverse: from the last step to the first.
 
   Returns:
     y [B T D] and the last state [B D P].
@@ -86,15 +60,59 @@ def scan(
   if initial is None:
     state_dim = system.output.shape[-1]
     initial = jnp.zeros((size, channels, state_dim), u.dtype)
-  run, block = _RUNS[mode], min(block, length)
+  if resets is None:
+    resets = jnp.zeros((size, length), bool)
+
+  # Turned around within its parts, a row stays on its devices.
+  def split(x: jax.Array) -> jax.Array:
+    x = x.reshape(size, shards, length // shards, *x.shape[2:])
+    return jnp.flip(x, axis=2) if reverse else x
+
+  u, resets = split(u), split(resets)
+  if shards == 1 and mode != "convolution":
+    y, h = _run(system, u[:, 0], initial, resets[:, 0], mode, block)
+    y = y[:, None]
+  else:
+    y, ends = _from_zeros(system, u, resets, mode, block)
+    before, h = s4_shards.chain(system, ends, initial, resets, reverse)
+    y = y + s4_shards.carried(system, before, resets, block)
+  y = jnp.flip(y, axis=2) if reverse else y
+  return y.reshape(size, length, channels), h
+
+
+def _run(
+  system: System,
+  u: jax.Array,
+  h: jax.Array,
+  resets: jax.Array,
+  mode: str,
+  block: int,
+) -> tuple[jax.Array, jax.Array]:
+  """y [B T D] and the last state, in blocks, of u [B T D]."""
+  run, block = _RUNS[mode], min(block, u.shape[1])
   # What is left over by whole blocks comes first: the state after it is that
   # after so many steps, which the state after a padded block would not be.
-  rest = length % block
+  rest = u.shape[1] % block
   if not rest:
-    return run(system, u, initial, resets, block)
-  first, h = run(system, u[:, :rest], initial, resets[:, :rest], rest)
+    return run(system, u, h, resets, block)
+  first, h = run(system, u[:, :rest], h, resets[:, :rest], rest)
   y, h = run(system, u[:, rest:], h, resets[:, rest:], block)
   return jnp.concatenate([first, y], axis=1), h
+
+
+def _from_zeros(
+  system: System, u: jax.Array, resets: jax.Array, mode: str, block: int
+) -> tuple[jax.Array, jax.Array]:
+  """y [B S n D] and states [B S D P] after parts u [B S n D] of rows."""
+  if mode == "convolution":
+    y = convolve(u, system.kernel(u.shape[2]))
+    return y, s4_shards.written(system, u, block)
+
+  def one(u: jax.Array, resets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    zeros = jnp.zeros((len(u), *system.output.shape), u.dtype)
+    return _run(system, u, zeros, resets, mode, block)
+
+  return s4_shards.over_parts(one, u, resets)
 
 
 def _blocks(

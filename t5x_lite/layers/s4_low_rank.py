@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from t5x_lite.layers.s4_convolution import irfft
 from t5x_lite.layers.s4_systems import einsum, paired, reading, real
 
 # Frequencies of a kernel that are computed at once; it bounds the memory.
@@ -22,7 +23,7 @@ class DiagonalPlusLowRank:
   """S4: x' = (diag(values) - sum p p*) x + b u, by the bilinear rule.
 
   As p stands on both sides, no state can grow while the real parts of the
-  values are negative (Goel et al. 2022, section 4.1).
+  values are negative (Goel et al. 2022).
 
   Attributes:
     values: [D Q] complex, with negative real parts.
@@ -140,7 +141,7 @@ class DiagonalPlusLowRank:
       lambda z: self._generating(left[:, None] * right, *z),
       _circle(n, log_radius).astype(self.values.dtype),
     )
-    k = jnp.fft.irfft(transform * self.dt[:, None], n)
+    k = irfft(transform * self.dt[:, None], n)
     return k * jnp.exp(-log_radius * np.arange(n, dtype=self.dt.dtype))
 
   def _generating(

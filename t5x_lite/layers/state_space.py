@@ -15,7 +15,8 @@ from t5x_lite.layers import s4_kernels, s4_systems
 from t5x_lite.layers.context import Context
 from t5x_lite.layers.linear import Initializer, param
 from t5x_lite.layers.resets import resets, reverse_resets
-from t5x_lite.partitioning import constrain
+from t5x_lite.layers.s4_convolution import convolve
+from t5x_lite.partitioning import constrain, parts
 
 # What does not decay at all starts with this rate: Cauchy kernels have poles
 # where a frequency meets an eigenvalue.
@@ -115,15 +116,14 @@ class StateSpace(nnx.Module):
     dtype = _precision(x.dtype)
     u = constrain(x, "batch", "length", "mlp").astype(dtype)
     mode = self._mode(ctx, state)
-    if mode == "convolution":
+    if mode == "convolution" and parts("length", u.shape[1]) == 1:
       y = self._convolve(u)
     else:
-      y, final = self._scan(self.c, u, mode, resets(ctx), state)
+      y, final = self._scan(self.c, u, mode, ctx, state)
       state = None if state is None else final
       if self.bidirectional:
-        ends = jnp.flip(reverse_resets(ctx), axis=1)
-        back, _ = self._scan(self.c_backward, jnp.flip(u, 1), mode, ends)
-        y = y + jnp.flip(back, axis=1)
+        back, _ = self._scan(self.c_backward, u, mode, ctx, reverse=True)
+        y = y + back
     y = (y + self.skip[...].astype(dtype) * u).astype(x.dtype)
     return y if self.output is None else self.output(y, ctx), state
 
@@ -148,19 +148,27 @@ class StateSpace(nnx.Module):
     if self.bidirectional:
       c = complex_of(self.c_backward, u.dtype)
       backward = self.system(c, u.dtype).kernel(length)
-    return s4_kernels.convolve(u, kernel, backward)
+    return convolve(u, kernel, backward)
 
   def _scan(
     self,
     c: Any,
     u: jax.Array,
     mode: str,
-    cuts: jax.Array,
+    ctx: Context,
     initial: jax.Array | None = None,
+    reverse: bool = False,
   ) -> tuple[jax.Array, jax.Array]:
-    system = self.system(complex_of(c, u.dtype), u.dtype)
+    cuts = reverse_resets(ctx) if reverse else resets(ctx)
     return s4_kernels.scan(
-      system, u, mode=mode, block=self.block, initial=initial, resets=cuts
+      self.system(complex_of(c, u.dtype), u.dtype),
+      u,
+      mode=mode,
+      block=self.block,
+      resets=None if mode == "convolution" else cuts,
+      initial=initial,
+      shards=parts("length", u.shape[1]),
+      reverse=reverse,
     )
 
 

@@ -107,3 +107,17 @@ def definition(layer, x, direction="c"):
       state = state @ a.T + column * x[:, t, d, None]
       outputs[:, t, d] = (state @ row).real
   return outputs + half["skip"] * x * (direction == "c")
+
+
+def largest(jaxpr):
+  """Numbers in the largest array of a program, inner ones included."""
+  sizes = [0]
+  for equation in jaxpr.eqns:
+    sizes += [int(np.prod(x.aval.shape)) for x in equation.outvars]
+    for value in jax.tree.leaves(
+      list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
+    ):
+      inner = getattr(value, "jaxpr", value)
+      if hasattr(inner, "eqns"):
+        sizes.append(largest(inner))
+  return max(sizes)

@@ -14,6 +14,7 @@ from tests.layers.s4_layers import (
   definition,
   gradients,
   inputs,
+  largest,
   make,
   packed,
   run,
@@ -102,17 +103,3 @@ def test_a_long_row_never_has_all_of_its_states_in_memory():
   # The measure sees them where they are.
   layer = make("s4d_lin", mode="associative", state_dim=32, block=length)
   assert largest(jax.make_jaxpr(gradients)(layer, x, ctx).jaxpr) >= states
-
-
-def largest(jaxpr):
-  """Numbers in the largest array of a program, inner ones included."""
-  sizes = [0]
-  for equation in jaxpr.eqns:
-    sizes += [int(np.prod(x.aval.shape)) for x in equation.outvars]
-    for value in jax.tree.leaves(
-      list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
-    ):
-      inner = getattr(value, "jaxpr", value)
-      if hasattr(inner, "eqns"):
-        sizes.append(largest(inner))
-  return max(sizes)

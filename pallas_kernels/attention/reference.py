@@ -1,33 +1,11 @@
-"""The definition of attention in plain jnp, and the path taken on CPU."""
+"""The definition of attention in plain jnp, which keeps all weights at once."""
 
 import jax
 import jax.numpy as jnp
 
-# Finite, so that a row without any visible key gives a mean and not NaN.
-MASKED = -1e10
-
-
-def visible(
-  q_length: int,
-  k_length: int,
-  *,
-  causal: bool,
-  q_segments: jax.Array | None,
-  k_segments: jax.Array | None,
-  k_prefix: jax.Array | None,
-  q_start: jax.Array | int,
-) -> jax.Array | None:
-  """Which keys a query sees: bool [1 or B, 1, T, S], or None for all."""
-  mask = None
-  if causal:
-    queries = q_start + jnp.arange(q_length)
-    mask = (queries[:, None] >= jnp.arange(k_length)[None, :])[None, None]
-    if k_prefix is not None:
-      mask = mask | k_prefix[:, None, None, :]
-  if q_segments is not None and k_segments is not None:
-    same = (q_segments[:, :, None] == k_segments[:, None, :])[:, None]
-    mask = same if mask is None else mask & same
-  return mask
+from pallas_kernels.attention.dropout import Dropout
+from pallas_kernels.attention.masks import Mask
+from pallas_kernels.attention.relative import RelativeBias
 
 
 def attention(
@@ -35,20 +13,17 @@ def attention(
   k: jax.Array,
   v: jax.Array,
   *,
-  causal: bool,
-  q_segments: jax.Array | None,
-  k_segments: jax.Array | None,
-  k_prefix: jax.Array | None,
-  q_start: jax.Array | int,
+  mask: Mask,
   bias: jax.Array | None,
+  relative_bias: RelativeBias | None,
+  dropout: Dropout | None,
   scale: float,
   soft_cap: float | None,
-  dropout: float,
-  key: jax.Array | None,
-) -> jax.Array:
-  """See `pallas_kernels.attention`."""
+) -> tuple[jax.Array, jax.Array]:
+  """Output [B T N V] and log-sum-exp [B T N] of `pallas_kernels.attention`."""
   size, q_length, heads, _ = q.shape
   k_length, kv_heads = k.shape[1:3]
+  queries, keys = jnp.arange(q_length), jnp.arange(k_length)
   logits = _logits(q, k)
   if scale != 1.0:
     logits = logits * scale
@@ -56,38 +31,60 @@ def attention(
     logits = soft_cap * jnp.tanh(logits / soft_cap)
   if bias is not None:
     logits = logits + bias
-  mask = visible(
-    q_length,
-    k_length,
-    causal=causal,
-    q_segments=q_segments,
-    k_segments=k_segments,
-    k_prefix=k_prefix,
-    q_start=q_start,
-  )
-  if mask is not None:
-    logits = jnp.where(mask, logits, MASKED)
-  weights = jax.nn.softmax(logits, axis=-1)
-  if dropout and key is not None:
-    keep = jax.random.bernoulli(key, 1 - dropout, weights.shape)
-    weights = jnp.where(keep, weights / (1 - dropout), 0.0)
+  if relative_bias is not None:
+    whole = relative_bias.whole(q_length, k_length, mask.q_start)
+    logits = logits + whole.astype(logits.dtype)
+  visible = mask.visible(queries, keys)
+  if visible is not None:
+    logits = jnp.where(visible, logits, -jnp.inf)
+  weights, lse = softmax(logits)
+  if dropout is not None:
+    weights = dropout(weights, dropout.seeds(size, heads), queries, keys)
   weights = weights.astype(v.dtype)
+  lse = jnp.swapaxes(lse, 1, 2)
   if kv_heads == heads:
-    return jnp.einsum("bnts,bsnh->btnh", weights, v)
+    y = jnp.einsum("bnts,bsnh->btnh", weights, v)
+    return y.astype(q.dtype), lse
   groups = (kv_heads, heads // kv_heads)
   weights = weights.reshape(size, *groups, q_length, k_length)
   y = jnp.einsum("bkgts,bskh->btkgh", weights, v)
-  return y.reshape(size, q_length, heads, -1)
+  return y.reshape(size, q_length, heads, -1).astype(q.dtype), lse
+
+
+@jax.custom_jvp
+def softmax(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Weights [... S] and log-sum-exp [...] of logits [... S].
+
+  Of logits that are all -inf the weights are 0, and so is their gradient.
+  """
+  # Finite, because -inf less -inf would be no number.
+  least = jnp.finfo(logits.dtype).min
+  top = jnp.max(logits, axis=-1, keepdims=True, initial=least)
+  weights = jnp.exp(logits - top)
+  total = jnp.sum(weights, axis=-1, keepdims=True)
+  lse = jnp.squeeze(top + jnp.log(total), -1)
+  # The greatest adds 1, if there is one.
+  return weights / jnp.maximum(total, 1), lse
+
+
+@softmax.defjvp
+def _softmax_jvp(
+  primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+  """From the weights alone: not even the logits need be kept."""
+  (logits,), (change,) = primals, tangents
+  weights, lse = softmax(logits)
+  mean = jnp.sum(weights * change, axis=-1, keepdims=True)
+  return (weights, lse), (weights * (change - mean), jnp.squeeze(mean, -1))
 
 
 def _logits(q: jax.Array, k: jax.Array) -> jax.Array:
-  """q k' [B N T S] in float32, each group of heads with its key head."""
+  """q k' [B N T S] in float32 at least, each group with its key head."""
   size, q_length, heads, width = q.shape
   k_length, kv_heads = k.shape[1:3]
+  dtype = jnp.result_type(jnp.float32, q, k)
   if kv_heads == heads:
-    return jnp.einsum("btnh,bsnh->bnts", q, k, preferred_element_type="float32")
+    return jnp.einsum("btnh,bsnh->bnts", q, k, preferred_element_type=dtype)
   q = q.reshape(size, q_length, kv_heads, heads // kv_heads, width)
-  logits = jnp.einsum(
-    "btkgh,bskh->bkgts", q, k, preferred_element_type="float32"
-  )
+  logits = jnp.einsum("btkgh,bskh->bkgts", q, k, preferred_element_type=dtype)
   return logits.reshape(size, heads, q_length, k_length)

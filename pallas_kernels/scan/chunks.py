@@ -1,6 +1,6 @@
 """Cutting the time axis into chunks, and what all scans check."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -15,11 +15,16 @@ def pick(
 ) -> Callable[..., Any]:
   """The function of that name; ValueError says which names there are."""
   name = implementation or default
+  check_known(what, name, known)
+  return known[name]
+
+
+def check_known(what: str, name: str, known: Iterable[str]) -> None:
+  """Raises ValueError, with the names there are, unless one is `name`."""
   if name not in known:
     raise ValueError(
       f"{what} implementation {name!r} is not one of {', '.join(sorted(known))}"
     )
-  return known[name]
 
 
 def check_chunk(what: str, chunk: int) -> None:
@@ -36,7 +41,9 @@ def check_shape(
     raise ValueError(f"{what} needs {name} of shape {shape}, not {x.shape}")
 
 
-def float32_at_least(*arrays: jax.Array | None) -> Any:
+def float32_at_least(
+  *arrays: jax.Array | jax.ShapeDtypeStruct | None,
+) -> Any:
   """The arrays' common dtype, float32 at least: no state is bfloat16."""
   return jnp.result_type(jnp.float32, *(x for x in arrays if x is not None))
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels.scan import chunks, linear, selective_chunks
+from pallas_kernels import platforms
+from pallas_kernels.scan import backends, chunks, linear, selective_chunks
 from pallas_kernels.scan import shards as two_levels
 from pallas_kernels.scan.selective_chunks import Steps
 
@@ -21,23 +22,31 @@ def selective_scan(
   c: jax.Array,
   *,
   d: jax.Array | None = None,
+  z: jax.Array | None = None,
+  dt_bias: jax.Array | None = None,
+  dt_softplus: bool = False,
   initial: jax.Array | None = None,
   resets: jax.Array | None = None,
   chunk: int | None = None,
   shards: int = 1,
   implementation: str | None = None,
+  interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
   """h_t = exp(dt_t a) h_{t-1} + dt_t b_t x_t; y_t = <c_t, h_t> + d x_t.
 
-  Gu and Dao 2023, https://arxiv.org/abs/2312.00752, algorithm 2.
+  Gu and Dao 2023, https://arxiv.org/abs/2312.00752, algorithm 2; with z, the
+  gate of its figure 3, y_t silu(z_t).
 
   Args:
     x: [B T E], any float dtype; computed with in float32, as are the others.
-    dt: [B T E], step sizes, at least 0.
+    dt: [B T E], step sizes, at least 0 (after softplus, if that is asked for).
     a: [E P], continuous and negative.
     b: [B T P].
     c: [B T P].
     d: [E], weight of the input itself; None for 0.
+    z: [B T E], gate; None for none.
+    dt_bias: [E], added to dt; None for 0.
+    dt_softplus: the step sizes are softplus(dt + dt_bias).
     initial: [B E P] state before the first step; None for zeros.
     resets: [B T] bool; where True the state before the step counts as 0.
     chunk: steps of a chunk of the chunked implementations; None picks.
@@ -46,22 +55,24 @@ def selective_scan(
     implementation: "associative" (whole [B T E P] in memory), "chunked" and
       "chunked_associative" (no more than [B chunk E P] at once, also in the
       backward pass; step by step, or `jax.lax.associative_scan`, within a
-      chunk), "sequential" (the definition, step by step); None picks for the
-      platform.
+      chunk), "sequential" (the definition, step by step), or a kernel:
+      "mosaic_tpu", "mosaic_gpu" (Hopper, Blackwell) or "triton" (other NVIDIA
+      devices); None is what `pick_selective_scan` says.
+    interpret: run a kernel step by step on whatever device there is.
 
   Returns:
     y [B T E] in the dtype of x, and the last state [B E P], float32.
 
   Raises:
-    ValueError: shapes that do not fit, an unknown implementation, or a length
-      that the shards do not divide.
+    ValueError: shapes that do not fit, an unknown implementation, one that
+      can't run on these arrays or be interpreted, or a length that the shards
+      do not divide.
   """
   chunk = _CHUNK if chunk is None else chunk
   chunks.check_chunk(_WHAT, chunk)
-  default = "chunked"
-  if jax.default_backend() != "cpu":
-    default = "chunked_associative"  # A step is too little work for a device.
-  scan = chunks.pick(_WHAT, implementation, _IMPLEMENTATIONS, default)
+  dtype = chunks.float32_at_least(x, dt, a, b, c)
+  name = implementation or _pick(x, a, dtype, shards)
+  chunks.check_known(_WHAT, name, (*_IMPLEMENTATIONS, *platforms.KERNELS))
   (batch, length, width), state = x.shape, a.shape[-1]
   two_levels.check(_WHAT, length, shards)
   chunks.check_shape(_WHAT, "dt", dt, x.shape)
@@ -69,24 +80,104 @@ def selective_scan(
   chunks.check_shape(_WHAT, "b", b, (batch, length, state))
   chunks.check_shape(_WHAT, "c", c, (batch, length, state))
   chunks.check_shape(_WHAT, "d", d, (width,))
+  chunks.check_shape(_WHAT, "z", z, x.shape)
+  chunks.check_shape(_WHAT, "dt_bias", dt_bias, (width,))
   chunks.check_shape(_WHAT, "resets", resets, (batch, length))
   chunks.check_shape(_WHAT, "initial", initial, (batch, width, state))
-  dtype = chunks.float32_at_least(x, dt, a, b, c)
+  backends.check("selective", name, (x, a), dtype, interpret)
+  a = jnp.asarray(a, dtype)
+  if initial is not None:
+    initial = jnp.asarray(initial, dtype)
+  if name in platforms.KERNELS and shards == 1:
+    kernel = backends.load("selective", name)
+    y, final = kernel.scan(
+      *(x, dt, a, b, c, d, z, dt_bias, initial, resets),
+      softplus=dt_softplus,
+      interpret=interpret,
+    )
+    return y, final
   if initial is None:
     initial = jnp.zeros((batch, width, state), dtype)
-  a, initial = jnp.asarray(a, dtype), jnp.asarray(initial, dtype)
+  if dt_bias is not None:
+    dt = dt.astype(dtype) + dt_bias.astype(dtype)
+  if dt_softplus:
+    dt = jax.nn.softplus(dt.astype(dtype))
   steps = Steps(x, dt, b, c, resets)
+  scan = _of(name, interpret)
   if shards == 1:
     y, final = scan(a, steps, initial, chunk)
   else:
     y, final = _in_shards(scan, a, steps, initial, chunk, shards)
   if d is not None:
     y = y + jnp.asarray(d, dtype) * x
+  if z is not None:
+    y = y * jax.nn.silu(z.astype(dtype))
   return y.astype(x.dtype), final
 
 
+def pick_selective_scan(
+  x: jax.Array | jax.ShapeDtypeStruct,
+  a: jax.Array | jax.ShapeDtypeStruct,
+  *,
+  shards: int = 1,
+) -> str:
+  """The implementation that `selective_scan` takes where none is named.
+
+  It is the kernel for the device at hand, unless that refuses the arrays,
+  there is one step only, or the compiler divides arrays among devices; then
+  "chunked" on a CPU, "chunked_associative" elsewhere.
+
+  Args:
+    x: [B T E]; its shape and dtype are all that is asked for.
+    a: [E P], likewise.
+    shards: of `selective_scan`.
+  """
+  return _pick(x, a, chunks.float32_at_least(x, a), shards)
+
+
+def _pick(
+  x: jax.Array | jax.ShapeDtypeStruct,
+  a: jax.Array | jax.ShapeDtypeStruct,
+  dtype: jnp.dtype,
+  shards: int,
+) -> str:
+  default = "chunked"
+  if platforms.target().platform != "cpu":
+    default = "chunked_associative"  # A step is too little work for a device.
+  return backends.pick(
+    "selective", (x, a), dtype, default, length=x.shape[1], shards=shards
+  )
+
+
+_Scan = Callable[
+  [jax.Array, Steps, jax.Array, int], tuple[jax.Array, jax.Array]
+]
+
+
+def _of(name: str, interpret: bool) -> _Scan:
+  """The scan without d, gate and softplus, by the implementation."""
+  if name in _IMPLEMENTATIONS:
+    return _IMPLEMENTATIONS[name]
+  kernel = backends.load("selective", name)
+
+  def scan(
+    a: jax.Array, steps: Steps, initial: jax.Array, chunk: int
+  ) -> tuple[jax.Array, jax.Array]:
+    del chunk
+    x, dt, b, c, resets = steps
+    # In float32: y is not complete yet.
+    y, final = kernel.scan(
+      *(x.astype(a.dtype), dt, a, b, c, None, None, None, initial, resets),
+      softplus=False,
+      interpret=interpret,
+    )
+    return y, final
+
+  return scan
+
+
 def _in_shards(
-  scan: Callable[..., tuple[jax.Array, jax.Array]],
+  scan: _Scan,
   a: jax.Array,
   steps: Steps,
   initial: jax.Array,
@@ -146,7 +237,7 @@ def _chunked_associative(
   return y, final
 
 
-_IMPLEMENTATIONS = {
+_IMPLEMENTATIONS: dict[str, _Scan] = {
   "associative": _associative,
   "chunked": selective_chunks.scan,
   "chunked_associative": _chunked_associative,

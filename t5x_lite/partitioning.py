@@ -66,11 +66,15 @@ def parts(name: str, size: int) -> int:
   1 without rules, and for a size that they don't divide evenly, such as that
   of a step of decoding.
   """
-  axes = (_RULES.get() or {}).get(name)
-  axes = (axes,) if isinstance(axes, str) else axes or ()
   mesh = jax.sharding.get_abstract_mesh()
-  count = math.prod(mesh.shape[axis] for axis in axes)
+  count = math.prod(mesh.shape[axis] for axis in mesh_axes(name))
   return count if size % count == 0 else 1
+
+
+def mesh_axes(name: str) -> tuple[str, ...]:
+  """The mesh axes of a logical one by the ambient rules; none without any."""
+  axes = (_RULES.get() or {}).get(name)
+  return (axes,) if isinstance(axes, str) else tuple(axes or ())
 
 
 @dataclasses.dataclass(frozen=True)

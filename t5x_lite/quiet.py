@@ -36,9 +36,30 @@ def keep_quiet() -> None:
     datefmt="%H:%M:%S",
   )
   logging.getLogger("t5x_lite").setLevel(logging.INFO)
+  logging.getLogger("pallas_kernels").setLevel(logging.INFO)
+  # Filters of a logger don't see what its children log; those of handlers do.
+  for handler in logging.getLogger().handlers:
+    if not any(isinstance(f, _Once) for f in handler.filters):
+      handler.addFilter(_Once())
   hooked = any(isinstance(f, _Finder) for f in sys.meta_path)
   if "tensorflow" not in sys.modules and not hooked:
     sys.meta_path.insert(0, _Finder())
+
+
+class _Once(logging.Filter):
+  """Lets pass once what kernels say of themselves each time they are traced."""
+
+  def __init__(self) -> None:
+    super().__init__()
+    self._seen: set[str] = set()
+
+  def filter(self, record: logging.LogRecord) -> bool:
+    if not record.name.startswith("pallas_kernels"):
+      return True
+    message = record.getMessage()
+    new = message not in self._seen
+    self._seen.add(message)
+    return new
 
 
 class _Finder(importlib.abc.MetaPathFinder):

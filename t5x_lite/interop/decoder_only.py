@@ -99,7 +99,14 @@ def _attention(part: Any, facts: family.Facts) -> None:
   family.expect_type(part, where, layers.Attention)
   scale = part.head_dim**-0.5
   family.expect(
-    part, where, causal=True, scale=scale, soft_cap=None, query_norm=None
+    part,
+    where,
+    causal=True,
+    scale=scale,
+    window=None,
+    pattern=None,
+    soft_cap=None,
+    query_norm=None,
   )
   facts["heads"], facts["head_dim"] = part.heads, part.head_dim
   facts["attention_bias"] = part.query.bias is not None

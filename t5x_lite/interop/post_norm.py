@@ -131,6 +131,8 @@ def _attention(part: Any, where: str, causal: bool) -> None:
     kv_heads=part.heads,
     head_dim=dim // part.heads,
     scale=part.head_dim**-0.5,
+    window=None,
+    pattern=None,
     soft_cap=None,
     rotary=None,
     query_norm=None,

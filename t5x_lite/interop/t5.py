@@ -235,6 +235,8 @@ def _attention(
     causal=causal,
     kv_heads=part.heads,
     scale=1.0,
+    window=None,
+    pattern=None,
     soft_cap=None,
     rotary=None,
   )

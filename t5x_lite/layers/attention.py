@@ -9,7 +9,8 @@ from flax import nnx
 
 import pallas_kernels
 from t5x_lite import errors
-from t5x_lite.layers.context import Context
+from t5x_lite.layers import kernels
+from t5x_lite.layers.context import Bias, Context
 from t5x_lite.layers.linear import Einsum, Initializer, fan_in
 from t5x_lite.layers.state import Constant
 from t5x_lite.partitioning import constrain
@@ -35,6 +36,9 @@ class Attention(nnx.Module):
     causal: a token sees itself and what is before it.
     scale: factor of the logits; None is 1 / sqrt(head_dim).  T5 uses 1 and
       initializes the query with the factor instead.
+    window: (left, right), how many tokens before and after itself a token
+      sees; None for no limit, of one side or both.
+    pattern: sparse mask, as `pallas_kernels.longformer` and `bigbird` make.
     soft_cap: bound of the logits, by tanh; None for none.
     use_bias: of all four projections.
     rotary: constructor of `Rotary`, called with head_dim; None for none.
@@ -53,6 +57,8 @@ class Attention(nnx.Module):
     kv_heads: int | None = None,
     causal: bool = False,
     scale: float | None = None,
+    window: tuple[int | None, int | None] | None = None,
+    pattern: pallas_kernels.Pattern | None = None,
     soft_cap: float | None = None,
     dropout: float = 0.0,
     use_bias: bool = False,
@@ -71,6 +77,7 @@ class Attention(nnx.Module):
     self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
     self.causal, self.soft_cap, self.dropout = causal, soft_cap, dropout
     self.scale = head_dim**-0.5 if scale is None else scale
+    self.window, self.pattern = window, pattern
     self.implementation = implementation
     self.rotary = rotary(head_dim) if rotary else None
     # One head cannot be divided, whatever the rule for the others.
@@ -160,6 +167,7 @@ class Attention(nnx.Module):
     ctx: Context,
     *,
     positions: jax.Array | None = None,
+    bias: Bias | None = None,
     **where: Any,
   ) -> jax.Array:
     """Output [B T D] for keys and values [B S K H]; `where` is the mask."""
@@ -169,10 +177,15 @@ class Attention(nnx.Module):
     if self.rotary is not None and positions is not None:
       q = self.rotary(q, positions)
     axes = ("batch", "length", self.kv_axis, "head_dim")
-    y = pallas_kernels.attention(
+    lazy = isinstance(bias, pallas_kernels.RelativeBias)
+    y = kernels.attention(
       constrain(q, "batch", "length", "heads", "head_dim"),
       constrain(kv["key"], *axes),
       constrain(kv["value"], *axes),
+      bias=None if lazy else bias,
+      relative_bias=bias if lazy else None,
+      window=self.window,
+      pattern=self.pattern,
       scale=self.scale,
       soft_cap=self.soft_cap,
       dropout=self.dropout,

@@ -5,6 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+import pallas_kernels
+
+Bias = jax.Array | pallas_kernels.RelativeBias
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -17,10 +21,12 @@ class Context:
       every token may see every other.
     prefix: [B S] bool, tokens that all of their example sees although
       attention is causal; S keys are T, or those of the cache.
-    start: int32 scalar, where this call's tokens begin in the cache.
+    start: int32 scalar, where this call's tokens begin in the cache; a number
+      where it is known before tracing, which kernels need.
     cache_segments: [B S] int32, as `segments`, of the keys in the cache;
       None when all may be seen.
-    bias: [1 N T S] added to the logits of self-attention.
+    bias: [1 N T S] added to the logits of self-attention, or T5's, which each
+      layer works out for itself, by block if it can.
     memory: [B S D] output of the encoder.
     memory_segments: [B S] int32, as `segments`, of the encoder's tokens.
     key: for dropout; None is deterministic (there is no train flag).
@@ -29,9 +35,9 @@ class Context:
   positions: jax.Array
   segments: jax.Array | None = None
   prefix: jax.Array | None = None
-  start: jax.Array | None = None
+  start: jax.Array | int | None = None
   cache_segments: jax.Array | None = None
-  bias: jax.Array | None = None
+  bias: Bias | None = None
   memory: jax.Array | None = None
   memory_segments: jax.Array | None = None
   key: jax.Array | None = None

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn import initializers
 
-import pallas_kernels
+from t5x_lite.layers import kernels
 from t5x_lite.layers.causal_convolution import CausalConvolution
 from t5x_lite.layers.context import Context
 from t5x_lite.layers.linear import Einsum, Initializer, param
@@ -125,20 +125,27 @@ class Mamba(nnx.Module):
     u = jax.nn.silu(u)
     ends = (self.rank, self.rank + self.state_dim)
     step, b, c = jnp.split(self.select(u), ends, axis=-1)
-    y, final = pallas_kernels.selective_scan(
+    step, fused = self.step(step), {}
+    if self.steps.bounded:
+      step = self.steps.of(step, self.step_bias[...])
+    else:
+      fused = {"dt_bias": self.step_bias[...], "dt_softplus": True}
+    y, final = kernels.selective_scan(
       u,
-      self.steps.of(self.step(step), self.step_bias[...]),
+      step,
       -jnp.exp(self.a_log[...]),
       b,
       c,
       d=self.skip[...],
+      z=z,
+      **fused,
       initial=before["scan"],
       resets=begins,
       chunk=self.chunk,
       shards=parts("length", x.shape[1]),
       implementation=self.implementation,
     )
-    y = constrain(y * jax.nn.silu(z), "batch", "length", "mlp")
+    y = constrain(y, "batch", "length", "mlp")
     new = None if state is None else {"convolution": last, "scan": final}
     return self.out(y), new
 

@@ -46,10 +46,15 @@ class StepSizes:
     # The inverse of softplus: log(exp(dt) - 1), exact for a small dt too.
     return dt + jnp.log(-jnp.expm1(-dt))
 
+  @property
+  def bounded(self) -> bool:
+    """Whether the bounds are more than softplus has by itself."""
+    return self.least > 0.0 or self.most is not None
+
   def of(self, x: jax.Array, bias: jax.Array) -> jax.Array:
     """float32 step sizes [B T *E] of x [B T *E] and biases [*E]."""
     dt = jax.nn.softplus(x.astype(jnp.float32) + bias)
-    if self.least > 0.0 or self.most is not None:
+    if self.bounded:
       dt = jnp.clip(dt, self.least, self.most)
     return dt
 

@@ -54,7 +54,7 @@ def ending_together(
     jnp.maximum(index, 0),
     real,
     prefix=None if prefix is None else jnp.pad(to_end(prefix), room),
-    start=jnp.zeros((), jnp.int32),
+    start=0,
     cache_segments=jnp.pad(real, room, constant_values=1),
   )
   return Prompts(to_end(tokens), context, width - padding)

@@ -2,6 +2,9 @@
 # and a package index: each sets up the environment in .venv by itself.
 
 VENV := .venv
+KERNELS_VENV := .venv-kernels
+# Without "not slow" they take hours.
+KERNEL_TESTS := (compiled or interpreted) and not slow
 QUICKSTART_DIR := runs/quickstart
 PYTEST_FLAGS :=
 LOCK_FLAGS :=
@@ -9,6 +12,8 @@ LOCK_FLAGS :=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PARITY_INSTALLED := $(VENV)/.parity-installed
+KERNELS_BIN := $(KERNELS_VENV)/bin
+KERNELS_INSTALLED := $(KERNELS_VENV)/.installed
 UV_VERSION := 0.13.8
 # Where a mirror is known to pip only:
 # make test INSTALL=".venv/bin/python -m pip install"
@@ -25,12 +30,24 @@ PYTHON ?= $(shell \
   for python in python3 python3.13 python3.12 python3.11 python; do \
     $$python -c "$(SUITABLE)" 2>/dev/null && { echo $$python; break; }; \
   done)
+# jax 0.12, whose compilers know the newest chips, wants Python 3.12.
+KERNELS_SUITABLE := import sys, venv, ensurepip; \
+  sys.exit(not (3, 12) <= sys.version_info[:2] <= (3, 13))
+ifneq ($(filter command environment,$(origin PYTHON)),)
+KERNELS_PYTHON = $(PYTHON)
+else
+KERNELS_PYTHON = $(shell \
+  for python in python3 python3.12 python3.13; do \
+    $$python -c "$(KERNELS_SUITABLE)" 2>/dev/null \
+      && { echo $$python; break; }; \
+  done)
+endif
 VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow test-parity lint format lock clean \
-  check-python
+.PHONY: help quickstart test test-slow test-parity test-kernels lint format \
+  lock clean check-python check-kernels-python
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile \
@@ -55,10 +72,15 @@ test: $(INSTALLED) ## run the tests, but for the slow ones
 	$(PYTEST)
 
 test-slow: $(INSTALLED) ## run the slow tests
-	$(PYTEST) -m "slow and not parity"
+	$(PYTEST) -m "slow and not parity and not compiled and not interpreted"
 
 test-parity: $(PARITY_INSTALLED) ## compare with PyTorch and transformers
 	$(PYTEST) -m parity
+
+# As many threads as NPROC says may wait in an interpreted kernel.
+test-kernels: $(KERNELS_INSTALLED) ## compile for absent TPUs and GPUs
+	NPROC=8 $(KERNELS_BIN)/python -m pytest -n 2 --dist load $(PYTEST_FLAGS) \
+	  -m "$(KERNEL_TESTS)" tests/kernels
 
 lint: $(INSTALLED) ## check style and types
 	$(BIN)/python -m ruff check .
@@ -74,8 +96,9 @@ lock: $(INSTALLED) ## pin what setup.py asks for; LOCK_FLAGS=--upgrade renews
 	  --python-version 3.11 --annotation-style line --quiet $(LOCK_FLAGS) \
 	  --custom-compile-command "make lock" --output-file requirements/lock.txt
 
-clean: ## remove the environment and what was built; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove the environments and what was built; runs/ stays
+	rm -rf $(VENV) $(KERNELS_VENV) build dist *.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find benchmarks gin_configs pallas_kernels t5x_lite tasks tests \
 	  -name __pycache__ -prune -exec rm -rf {} +
 
@@ -92,6 +115,22 @@ $(INSTALLED): requirements/lock.txt setup.py pyproject.toml | check-python
 $(PARITY_INSTALLED): $(INSTALLED)
 	$(PIP) install --quiet --no-build-isolation -e ".[parity]"
 	@touch $@
+
+# The plugin's needs stay out: 3 GB that compiling does not touch.
+$(KERNELS_INSTALLED): requirements/kernels.txt | check-kernels-python
+	@echo "Setting up $(KERNELS_VENV): about 0.6 GB to download, once."
+	$(KERNELS_PYTHON) -m venv --clear $(KERNELS_VENV)
+	$(KERNELS_BIN)/python -m pip --disable-pip-version-check install --quiet \
+	  --no-deps -r requirements/kernels.txt
+	@touch $@
+
+check-kernels-python:
+	@$(KERNELS_BIN)/python -c "$(KERNELS_SUITABLE)" 2>/dev/null \
+	|| $(or $(KERNELS_PYTHON),false) -c "$(KERNELS_SUITABLE)" 2>/dev/null || { \
+	  echo "Kernels are compiled with Python 3.12 or 3.13;" \
+	    "$(if $(KERNELS_PYTHON),$(KERNELS_PYTHON) is not that,none was found):" \
+	    "make test-kernels PYTHON=/path/to/python3.12"; \
+	  exit 1; } >&2
 
 # Refuses a Python that cannot do, and one that is not the environment's.
 check-python:

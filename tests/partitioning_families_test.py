@@ -24,10 +24,11 @@ FAMILIES = {
   "mamba2": objectives.CausalLM(),
   "hybrid": objectives.CausalLM(),
   "s4": objectives.CausalLM(),
+  "t5_1_1": objectives.Seq2Seq(),
   "t5_linear": objectives.Seq2Seq(),
 }
 # To compile, or made of parts of families that are always tried.
-SLOW = ("gated_retnet", "hybrid", "s4", "t5_linear")
+SLOW = ("gated_retnet", "hybrid", "s4", "t5_1_1", "t5_linear")
 MESHES = ("fsdp", "tensor", "two_d")
 ROWS, LENGTH = 8, 24
 

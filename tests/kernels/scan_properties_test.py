@@ -222,6 +222,8 @@ ERRORS = {
     "b": r"b of shape \(2, 10, 3\), not \(2, 4\)",
     "c": r"c of shape \(2, 10, 3\), not \(2, 4\)",
     "d": r"d of shape \(5,\), not \(2, 4\)",
+    "z": r"z of shape \(2, 10, 5\), not \(2, 4\)",
+    "dt_bias": r"dt_bias of shape \(5,\), not \(2, 4\)",
     "initial": r"initial of shape \(2, 5, 3\), not \(2, 4\)",
     "resets": r"resets of shape \(2, 10\), not \(2, 4\)",
   },
@@ -239,7 +241,8 @@ ERRORS = {
 )
 def test_wrong_shapes(scan, name):
   function, inputs, _ = made(scan, 10)
-  inputs[name] = jnp.zeros((2, 4), inputs[name].dtype)
+  dtype = inputs[name].dtype if name in inputs else jnp.float32
+  inputs[name] = jnp.zeros((2, 4), dtype)
   with pytest.raises(ValueError, match=ERRORS[scan][name]):
     function(**inputs)
 

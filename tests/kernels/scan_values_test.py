@@ -65,6 +65,50 @@ def test_selective_scan(implementation, length):
   assert_close(found, recurrences.selective(**inputs), 2e-6)
 
 
+def gated(x, dt, z, dt_bias, **inputs):
+  """With the steps softplus(dt + dt_bias), and the outputs times silu(z)."""
+  y, final = recurrences.selective(x, np.log1p(np.exp(dt + dt_bias)), **inputs)
+  return y * z / (1 + np.exp(-z)), final
+
+
+def gated_inputs(length):
+  inputs = recurrences.selective_inputs(length)
+  normal = np.random.default_rng(2).standard_normal
+  inputs["dt"] = normal(inputs["x"].shape) - 1.5
+  return {**inputs, "z": normal(inputs["x"].shape), "dt_bias": normal(5)}
+
+
+@pytest.mark.parametrize("implementation", SELECTIVE)
+def test_gated_selective_scan(implementation):
+  inputs = gated_inputs(24)
+  found = call(
+    pallas_kernels.selective_scan,
+    cast(inputs, np.float32),
+    implementation=implementation,
+    chunk=CHUNK,
+    dt_softplus=True,
+  )
+  assert_close(found, gated(**inputs), 2e-6)
+
+
+def test_a_bias_without_softplus_is_added():
+  inputs = recurrences.selective_inputs(24)
+  biased = {**inputs, "dt": inputs["dt"] - 0.5, "dt_bias": np.full(5, 0.5)}
+  found = call(pallas_kernels.selective_scan, cast(biased, np.float32))
+  assert_close(found, recurrences.selective(**inputs), 2e-6)
+
+
+def test_a_gate_is_applied_before_rounding():
+  """bfloat16 results are those of float32, rounded once."""
+  inputs = cast(gated_inputs(24), jnp.bfloat16)
+  scan = functools.partial(pallas_kernels.selective_scan, dt_softplus=True)
+  y, _ = call(scan, inputs)
+  expected, _ = call(scan, cast(inputs, np.float32))
+  assert y.dtype == jnp.bfloat16
+  expected = np.asarray(expected)
+  np.testing.assert_allclose(y.astype(np.float32), expected, rtol=1 / 250)
+
+
 @pytest.mark.parametrize("implementation", ATTENTION)
 @pytest.mark.parametrize("length", LENGTHS)
 def test_linear_attention(implementation, length):
@@ -128,6 +172,20 @@ def test_gradients_of_selective_scan(implementation):
     ),
     recurrences.selective,
     recurrences.selective_inputs(21),
+  )
+
+
+@pytest.mark.parametrize("implementation", SELECTIVE)
+def test_gradients_of_gated_selective_scan(implementation):
+  check_gradients(
+    functools.partial(
+      pallas_kernels.selective_scan,
+      implementation=implementation,
+      chunk=CHUNK,
+      dt_softplus=True,
+    ),
+    gated,
+    gated_inputs(21),
   )
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import pallas_kernels
+from pallas_kernels.attention import relative
 from t5x_lite import errors, layers
 from t5x_lite.layers import positions
 
@@ -47,7 +49,7 @@ def expected(distance, buckets, max_distance, bidirectional):
 @pytest.mark.parametrize("rule", BEGINNINGS)
 def test_buckets_follow_the_rule(rule):
   limit = rule[1]
-  table = positions.bucket_of_distance(*rule)
+  table = relative.bucket_of_distance(*rule)
   assert table.shape == (2 * limit + 1,)
   for distance in range(-limit, limit + 1):
     assert table[distance + limit] == expected(distance, *rule), distance
@@ -65,6 +67,14 @@ def make(rule=(8, 10, True), heads=3):
     bidirectional=bidirectional,
     rngs=nnx.Rngs(0),
   )
+
+
+def whole(bias, q_length, k_length, start=0):
+  """Bias [1 N T S] of the layer."""
+  result = bias(q_length, k_length, start)
+  if isinstance(result, pallas_kernels.RelativeBias):
+    return result.whole(q_length, k_length, start)
+  return result
 
 
 def naive(bias, q_length, k_length, start=0):
@@ -85,14 +95,14 @@ def naive(bias, q_length, k_length, start=0):
 )
 def test_bias_equals_a_gather_of_every_pair(rule, lengths):
   bias = make(rule)
-  result = jax.jit(lambda b: b(*lengths))(bias)
+  result = jax.jit(lambda b: whole(b, *lengths))(bias)
   np.testing.assert_allclose(result, naive(bias, *lengths), rtol=1e-6)
 
 
 def test_gradient_equals_that_of_the_gather():
   bias = make()
   weights = jax.random.normal(jax.random.key(1), (1, 3, 9, 14))
-  ours = jax.grad(lambda b: jnp.sum(b(9, 14) * weights))(bias)
+  ours = jax.grad(lambda b: jnp.sum(whole(b, 9, 14) * weights))(bias)
   theirs = jax.grad(lambda b: jnp.sum(naive(b, 9, 14) * weights))(bias)
   np.testing.assert_allclose(ours.table[...], theirs.table[...], rtol=1e-5)
 
@@ -100,19 +110,19 @@ def test_gradient_equals_that_of_the_gather():
 @pytest.mark.parametrize("rule", [(8, 10, True), (8, 10, False)])
 def test_a_traced_start_moves_the_queries(rule):
   bias = make(rule)
-  whole = naive(bias, 20, 20)
-  step = jax.jit(lambda b, start: b(1, 20, start))
+  full = naive(bias, 20, 20)
+  step = jax.jit(lambda b, start: whole(b, 1, 20, start))
   for start in (0, 3, 19):
-    row = whole[:, :, start : start + 1]
+    row = full[:, :, start : start + 1]
     np.testing.assert_allclose(step(bias, start), row, rtol=1e-6)
-  later = jax.jit(lambda b, start: b(4, 20, start))(bias, 11)
-  np.testing.assert_allclose(later, whole[:, :, 11:15], rtol=1e-6)
+  later = jax.jit(lambda b, start: whole(b, 4, 20, start))(bias, 11)
+  np.testing.assert_allclose(later, full[:, :, 11:15], rtol=1e-6)
 
 
 @pytest.mark.parametrize("rows, length", [(1, 1), (1, 6), (6, 6), (4, 9)])
 def test_diagonals_spread_values(rows, length):
   values = np.arange(2 * length).reshape(2, length)
-  result = positions.diagonals(jnp.asarray(values), rows)
+  result = relative.diagonals(jnp.asarray(values), rows)
   for n, t, s in np.ndindex(result.shape):
     assert result[n, t, s] == values[n, s - t + rows - 1]
   assert result.shape == (2, rows, length - rows + 1)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from pallas_kernels.attention import relative
 from t5x_lite import (
   checkpoints,
   decoding,
@@ -19,7 +20,6 @@ from t5x_lite import (
   objectives,
 )
 from t5x_lite.interop import huggingface
-from t5x_lite.layers import positions
 from tests import tiny
 
 torch = pytest.importorskip("torch", reason="parity needs PyTorch")
@@ -259,7 +259,7 @@ def test_buckets_of_all_distances(rule, bidirectional):
   expected = attention._relative_position_bucket(
     torch.from_numpy(distance), bidirectional, buckets, limit
   ).numpy()
-  table = positions.bucket_of_distance(buckets, limit, bidirectional)
+  table = relative.bucket_of_distance(buckets, limit, bidirectional)
   ours = table[np.clip(distance, -limit, limit) + limit]
   np.testing.assert_array_equal(ours, expected)
 

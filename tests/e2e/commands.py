@@ -6,6 +6,8 @@ import pathlib
 import subprocess
 import sys
 
+from tests import cheap_compiles
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TINY = (
   "--gin_file=models/byt5/tiny.gin",
@@ -23,7 +25,7 @@ def environment(**extra: str) -> dict[str, str]:
   path = os.pathsep.join(filter(None, [str(ROOT), os.getenv("PYTHONPATH")]))
   return os.environ | {
     "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "",
+    "XLA_FLAGS": cheap_compiles.flags(),
     "PYTHONPATH": path,
     **extra,
   }

@@ -1,5 +1,6 @@
 """What is compared of a decoder of ours and the one of transformers."""
 
+import copy
 import dataclasses
 import pathlib
 from typing import Any
@@ -131,7 +132,12 @@ def check_logits(pair, *, before=True):
 
 
 def check_packed(pair):
-  """Examples side by side in a row of ours, and alone in theirs."""
+  """Examples side by side in a row of ours, and alone in theirs.
+
+  In theirs with float64: short rows of the Mambas here make their float32 err
+  by a third of the tolerance.
+  """
+  precise = copy.deepcopy(pair.theirs).double()
   examples = rows(pair, (17, 9, 21), seed=1)
   width = sum(map(len, examples)) + 3
   tokens, segments, positions = np.zeros((3, 1, width), np.int64)
@@ -145,7 +151,7 @@ def check_packed(pair):
     start = place.stop
   logits = our_logits(pair.ours, tokens, segments, positions)[0]
   for example, place in zip(examples, places, strict=True):
-    expected = their_logits(pair.theirs, example[None])[0]
+    expected = their_logits(precise, example[None])[0]
     assert np.abs(logits[place] - expected).max() < 1e-4
 
 

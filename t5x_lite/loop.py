@@ -20,11 +20,11 @@ from t5x_lite import (
   history,
   metrics,
   preemption,
+  prefetch,
   profiling,
   stopwatch,
   utilization,
 )
-from t5x_lite.datasets import DataIterator
 from t5x_lite.progress import Progress, count_tokens
 from t5x_lite.summaries import Summaries
 from t5x_lite.train_state import TrainState
@@ -46,7 +46,7 @@ class Loop:
 
   trainer: Trainer
   session: checkpoints.Session
-  iterator: DataIterator
+  batches: prefetch.Batches
   evaluators: Sequence[evaluators.Evaluator]
   summaries: Summaries
   progress: Progress
@@ -65,6 +65,7 @@ class Loop:
       self._evaluate(state, start)
     pending: _Pending | None = None
     with (
+      contextlib.closing(self.batches),
       preemption.watch() as preempted,
       profiling.tracing(self.profile, self.workdir) as trace,
     ):
@@ -106,14 +107,14 @@ class Loop:
     self, state: TrainState, step: int, *, first: bool
   ) -> tuple[TrainState, _Pending]:
     with self.progress.stopwatch.part(stopwatch.DATA):
-      rows = next(self.iterator, None)
-      if rows is None:
+      fetched = next(self.batches, None)
+      if fetched is None:
         raise errors.DataError(
           f"the training data ended before step {step} of {self.num_steps}:"
           " set Dataset.num_epochs to None to repeat it, or TRAIN_STEPS to"
           f" {step - 1}"
         )
-      batch = self.trainer.put(rows)
+    rows, batch = fetched
     if first:
       with self.progress.stopwatch.part(stopwatch.COMPILE):
         self.trainer.compile(state, batch)
@@ -171,7 +172,7 @@ class Loop:
     with self.progress.stopwatch.part(stopwatch.CHECKPOINT):
       # What is on disk before the checkpoint is never lost after a crash.
       self.summaries.flush()
-      self.session.save(step, state, self.iterator, values, force=True)
+      self.session.save(step, state, self.batches, values, force=True)
 
 
 def _one_line(step: int, values: Mapping[str, float]) -> str:

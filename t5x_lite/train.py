@@ -29,6 +29,7 @@ from t5x_lite import (
   vocabularies,
 )
 from t5x_lite import evaluators as evaluation
+from t5x_lite import prefetch as prefetching
 from t5x_lite.datasets import Dataset
 from t5x_lite.objectives import Objective, Recurrent
 from t5x_lite.optimizers import Optimizer
@@ -55,6 +56,7 @@ def train(
   evaluate_first: bool = False,
   log_every: int = 50,
   num_microbatches: int = 1,
+  prefetch: int = 2,
   seed: int = 0,
   profile: profiling.Profile = profiling.Profile(),  # noqa: B008 (frozen)
   dry_run: bool = False,
@@ -76,6 +78,8 @@ def train(
     log_every: steps between log points; a log point shows its own step's
       metrics, not an average, so that it does not depend on interruptions.
     num_microbatches: parts that a batch is computed in, to save memory.
+    prefetch: batches to read and put on the devices ahead of their step; 0 for
+      none.  Of no influence on the examples or their order.
     seed: of parameters and dropout (the dataset has its own).
     profile: steps to trace.
     dry_run: print what would be done; touch no file.
@@ -94,6 +98,7 @@ def train(
     if value < 1:
       raise errors.ConfigError(f"train.{name} is {value}: use 1 or more")
   profile.check(num_steps)
+  prefetching.check(prefetch)
   trainer = Trainer(
     model,
     objective,
@@ -156,7 +161,9 @@ def train(
       training = loop.Loop(
         trainer=trainer,
         session=session,
-        iterator=iterator,
+        batches=prefetching.batches(
+          iterator, trainer.put, size=prefetch, limit=num_steps - start
+        ),
         evaluators=evaluation.in_workdir(evaluators, workdir),
         summaries=summaries,
         progress=progress,

@@ -23,6 +23,7 @@ from t5x_lite import (
   prefetch,
   profiling,
   stopwatch,
+  telemetry,
   utilization,
 )
 from t5x_lite.progress import Progress, count_tokens
@@ -50,6 +51,7 @@ class Loop:
   evaluators: Sequence[evaluators.Evaluator]
   summaries: Summaries
   progress: Progress
+  telemetry: telemetry.Telemetry
   workdir: pathlib.Path
   num_steps: int
   eval_every: int
@@ -58,6 +60,7 @@ class Loop:
   save_every: int
   profile: profiling.Profile
   tokens: int = 0  # since the last log point
+  steps: int = 0  # likewise
 
   def run(self, state: TrainState, start: int) -> None:
     """Trains from `start`; the last step is evaluated and saved."""
@@ -119,7 +122,9 @@ class Loop:
       with self.progress.stopwatch.part(stopwatch.COMPILE):
         self.trainer.compile(state, batch)
         self.progress.set_utilization(
-          utilization.of_all_devices(self.trainer.abstract.model, batch)
+          utilization.of_all_devices(
+            self.trainer.abstract.model, batch, self.trainer.program
+          )
         )
     with self.progress.stopwatch.part(stopwatch.STEP):
       state, values = self.trainer.step(state, batch)
@@ -141,14 +146,17 @@ class Loop:
           " rate, clip gradients (clip_norm), or look at the data of this step"
         )
     self.progress.advance(pending.step)
+    self.telemetry.step_done()
+    self.steps += 1
     if pending.step % self.log_every == 0 or pending.step == self.num_steps:
       speeds = self.progress.update(pending.step, values, self.tokens)
-      self.tokens = 0
       self.summaries.scalars(
         pending.step,
         {f"train/{name}": value for name, value in values.items()}
-        | {f"speed/{name}": value for name, value in speeds.items()},
+        | {f"speed/{name}": value for name, value in speeds.items()}
+        | self.telemetry.log_point(self.steps),
       )
+      self.tokens = self.steps = 0
 
   def _last_checkpoint(self) -> str:
     with contextlib.suppress(errors.CheckpointError):  # not to hide the first

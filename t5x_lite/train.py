@@ -26,6 +26,7 @@ from t5x_lite import (
   report,
   run_record,
   stopwatch,
+  telemetry,
   vocabularies,
 )
 from t5x_lite import evaluators as evaluation
@@ -132,7 +133,8 @@ def train(
       iterator = dataset.iterator(
         host_index=jax.process_index(), num_hosts=jax.process_count()
       )
-      state = session.restore(trainer.abstract, iterator, init=trainer.init)
+      with watch.part(stopwatch.RESTORE):
+        state = session.restore(trainer.abstract, iterator, init=trainer.init)
       if state is None:
         state = trainer.init()
       start = int(state.step)
@@ -158,6 +160,7 @@ def train(
         enabled=enabled,
       ) as progress,
     ):
+      watched = telemetry.Telemetry(watch)
       training = loop.Loop(
         trainer=trainer,
         session=session,
@@ -167,6 +170,7 @@ def train(
         evaluators=evaluation.in_workdir(evaluators, workdir),
         summaries=summaries,
         progress=progress,
+        telemetry=watched,
         workdir=pathlib.Path(workdir),
         num_steps=num_steps,
         eval_every=eval_every,
@@ -180,7 +184,7 @@ def train(
       finally:
         summaries.flush()
         if enabled:
-          _report(workdir, trainer, dataset, num_steps, watch)
+          _report(workdir, trainer, dataset, num_steps, watch, watched)
 
 
 def _record(trainer: Trainer, dataset: Dataset, seed: int) -> dict[str, Any]:
@@ -210,6 +214,7 @@ def _report(
   dataset: Dataset,
   num_steps: int,
   watch: stopwatch.Stopwatch,
+  watched: telemetry.Telemetry,
 ) -> None:
   model = trainer.abstract.model
   facts = {
@@ -218,6 +223,7 @@ def _report(
     "parameters": flops.num_parameters(model),
     "steps": num_steps,
     "batch size": dataset.batch_size,
+    **watched.facts(),
   }
   try:
     report.write(workdir, facts, watch.seconds())

@@ -45,7 +45,11 @@ def test_utilization_reports_both_conventions_and_hfu():
       "mfu_full_attention": 100 / 275,
       "hfu": 110 / 275,
       "teraflops_per_device": 90,
+      "hardware_teraflops_per_device": 110,
     }
   )
   on_cpu = utilization.Utilization(step, "cpu", 2, hardware=110e12)
-  assert on_cpu(0.5) == {"teraflops_per_device": 90}
+  assert on_cpu(0.5) == {
+    "teraflops_per_device": 90,
+    "hardware_teraflops_per_device": 110,
+  }

@@ -135,6 +135,8 @@ class Ahead:
   def save(self, directory: pathlib.Path) -> None:
     """Writes the source's position and the batches that wait.
 
+    A read under way ends first.
+
     Raises:
       Exception: what reading ahead raised, other than that it was the end.
     """

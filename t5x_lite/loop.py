@@ -123,7 +123,10 @@ class Loop:
         self.trainer.compile(state, batch)
         self.progress.set_utilization(
           utilization.of_all_devices(
-            self.trainer.abstract.model, batch, self.trainer.program
+            self.trainer.abstract.model,
+            batch,
+            self.trainer.program,
+            self.trainer.partitioner.mesh.size,
           )
         )
     with self.progress.stopwatch.part(stopwatch.STEP):

@@ -156,7 +156,7 @@ def train(
         num_steps,
         start_step=start,
         stopwatch=watch,
-        num_devices=jax.device_count(),
+        num_devices=partitioner.mesh.size,
         enabled=enabled,
       ) as progress,
     ):

@@ -103,7 +103,10 @@ class Utilization:
 
 
 def of_all_devices(
-  model: nnx.Module, batch: flops.Shapes, program: Any = None
+  model: nnx.Module,
+  batch: flops.Shapes,
+  program: Any = None,
+  num_devices: int | None = None,
 ) -> Utilization:
   """Utilization of all devices; says what is unknown of the FLOPs, and why.
 
@@ -111,6 +114,7 @@ def of_all_devices(
     model: real or abstract.
     batch: model features of all hosts; only shapes are read.
     program: the training step as traced, a ClosedJaxpr; None for no HFU.
+    num_devices: if the run does not use all that there are.
   """
   step, hardware = None, None
   try:
@@ -122,5 +126,5 @@ def of_all_devices(
       hardware = traced_flops.of_jaxpr(program)
   except NotImplementedError as error:
     _log.warning("HFU is unknown: %s", error)
-  device = jax.devices()[0]
-  return Utilization(step, device.device_kind, jax.device_count(), hardware)
+  kind, count = jax.devices()[0].device_kind, num_devices or jax.device_count()
+  return Utilization(step, kind, count, hardware)

@@ -41,6 +41,10 @@ def documented(group):
   return set(re.findall(rf"^\| `({group}/\w+)` \|", TEXT, re.MULTILINE))
 
 
+MODEL = jax.eval_shape(lambda: tiny.fill(tiny.t5()))
+BATCH_OF_RUN = tiny.batch()
+
+
 class Source:
   """The same rows again and again; an error at the end of `steps`."""
 
@@ -178,6 +182,14 @@ def test_all_that_is_documented_of_time_is_logged(rows):
   on_tpu = utilization.Utilization(step, "TPU v4", 1, hardware=1e12)(1.0)
   speeds = {n for n in logged if n.startswith("speed/")}
   assert documented("speed") == speeds | {f"speed/{name}" for name in on_tpu}
+
+
+def test_a_device_is_one_that_the_run_uses(rows):
+  """One of the eight that there are."""
+  for row in rows:
+    step = flops.of_training_step(MODEL, BATCH_OF_RUN).total
+    expected = step / row["speed/seconds_per_step"] / 1e12
+    assert row["speed/teraflops_per_device"] == pytest.approx(expected)
 
 
 def test_all_that_is_documented_of_memory_is_measured():

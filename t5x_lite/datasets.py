@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from t5x_lite import errors, pieces, vocabularies
-from t5x_lite.pipelines import cached, iterator, providers, shards
+from t5x_lite.pipelines import cached, iterator, providers, shards, stream
 
 DataIterator = iterator.DataIterator
 
@@ -201,7 +201,7 @@ class Dataset:
     for shard in read:
       pipelines[shard].check()
     streams = {
-      shard: iterator.Stream(
+      shard: stream.Stream(
         pipelines[shard],
         pieces.packer(self),
         sizes,

@@ -6,7 +6,8 @@ probability with value), or what a recurrence writes to and reads from its
 state, token by token, however it is computed.  A backward pass has two such
 products for each of the forward pass, so a step is three forward passes; what
 rematerialization computes again does not count (Chowdhery et al. 2022, appendix
-B).  Embedding lookups are no products; logits are.  Padding counts.
+B).  Embedding lookups are no products; logits are.  Padding counts, and so do
+pairs of tokens that only the data hide: of two examples packed in a row.
 
 What devices could do in that time is in `utilization`.
 
@@ -24,7 +25,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from t5x_lite import compat, layers, models
+from t5x_lite import compat, layers, models, visible_pairs
 
 Shapes = Mapping[str, Any]  # model features: arrays or ShapeDtypeStructs
 
@@ -35,8 +36,9 @@ class Flops:
 
   Attributes:
     matmul: products of activations with parameters.
-    attention: the products of attention, causal ones counted half.
-    attention_full: the same, all in full.
+    attention: the products of attention, for pairs of tokens that causality,
+      window and pattern let see each other; about half of them if causal.
+    attention_full: the same for all pairs, whatever the mask.
     states: writing to and reading from the states of recurrences.
   """
 
@@ -46,24 +48,15 @@ class Flops:
   states: float = 0.0
 
   def __add__(self, other: "Flops") -> "Flops":
-    return Flops(
-      self.matmul + other.matmul,
-      self.attention + other.attention,
-      self.attention_full + other.attention_full,
-      self.states + other.states,
-    )
+    ours, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
+    return Flops(*(a + b for a, b in zip(ours, theirs, strict=True)))
 
   def __mul__(self, times: float) -> "Flops":
-    return Flops(
-      self.matmul * times,
-      self.attention * times,
-      self.attention_full * times,
-      self.states * times,
-    )
+    return Flops(*(part * times for part in dataclasses.astuple(self)))
 
   @property
   def total(self) -> float:
-    """With causal attention counted half."""
+    """With attention counted where it is not masked."""
     return self.matmul + self.states + self.attention
 
   @property
@@ -281,9 +274,12 @@ def _product(kernel: Any, positions: int) -> Flops:
 def _scores(
   layer: layers.Attention, tokens: Tokens, keys: int, *, causal: bool
 ) -> Flops:
-  width = layer.heads * layer.head_dim
-  full = 2 * 2.0 * tokens.rows * tokens.length * keys * width
-  return Flops(attention=full / 2 if causal else full, attention_full=full)
+  pair, sizes = 4.0 * layer.heads * layer.head_dim, (tokens.length, keys)
+  seen = visible_pairs.count(
+    *sizes, causal=causal, window=layer.window, pattern=layer.pattern
+  )
+  seen, full = tokens.rows * seen, tokens.rows * math.prod(sizes)
+  return Flops(attention=pair * seen, attention_full=pair * full)
 
 
 def _recurrence(layer: nnx.Module, tokens: Tokens, size: int) -> Flops:

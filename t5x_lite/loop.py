@@ -20,11 +20,12 @@ from t5x_lite import (
   history,
   metrics,
   preemption,
+  prefetch,
   profiling,
   stopwatch,
+  telemetry,
   utilization,
 )
-from t5x_lite.datasets import DataIterator
 from t5x_lite.progress import Progress, count_tokens
 from t5x_lite.summaries import Summaries
 from t5x_lite.train_state import TrainState
@@ -46,10 +47,11 @@ class Loop:
 
   trainer: Trainer
   session: checkpoints.Session
-  iterator: DataIterator
+  batches: prefetch.Batches
   evaluators: Sequence[evaluators.Evaluator]
   summaries: Summaries
   progress: Progress
+  telemetry: telemetry.Telemetry
   workdir: pathlib.Path
   num_steps: int
   eval_every: int
@@ -58,6 +60,7 @@ class Loop:
   save_every: int
   profile: profiling.Profile
   tokens: int = 0  # since the last log point
+  steps: int = 0  # likewise
 
   def run(self, state: TrainState, start: int) -> None:
     """Trains from `start`; the last step is evaluated and saved."""
@@ -65,6 +68,7 @@ class Loop:
       self._evaluate(state, start)
     pending: _Pending | None = None
     with (
+      contextlib.closing(self.batches),
       preemption.watch() as preempted,
       profiling.tracing(self.profile, self.workdir) as trace,
     ):
@@ -106,19 +110,24 @@ class Loop:
     self, state: TrainState, step: int, *, first: bool
   ) -> tuple[TrainState, _Pending]:
     with self.progress.stopwatch.part(stopwatch.DATA):
-      rows = next(self.iterator, None)
-      if rows is None:
+      fetched = next(self.batches, None)
+      if fetched is None:
         raise errors.DataError(
           f"the training data ended before step {step} of {self.num_steps}:"
           " set Dataset.num_epochs to None to repeat it, or TRAIN_STEPS to"
           f" {step - 1}"
         )
-      batch = self.trainer.put(rows)
+    rows, batch = fetched
     if first:
       with self.progress.stopwatch.part(stopwatch.COMPILE):
         self.trainer.compile(state, batch)
         self.progress.set_utilization(
-          utilization.of_all_devices(self.trainer.abstract.model, batch)
+          utilization.of_all_devices(
+            self.trainer.abstract.model,
+            batch,
+            self.trainer.program,
+            self.trainer.partitioner.mesh.size,
+          )
         )
     with self.progress.stopwatch.part(stopwatch.STEP):
       state, values = self.trainer.step(state, batch)
@@ -140,14 +149,17 @@ class Loop:
           " rate, clip gradients (clip_norm), or look at the data of this step"
         )
     self.progress.advance(pending.step)
+    self.telemetry.step_done()
+    self.steps += 1
     if pending.step % self.log_every == 0 or pending.step == self.num_steps:
       speeds = self.progress.update(pending.step, values, self.tokens)
-      self.tokens = 0
       self.summaries.scalars(
         pending.step,
         {f"train/{name}": value for name, value in values.items()}
-        | {f"speed/{name}": value for name, value in speeds.items()},
+        | {f"speed/{name}": value for name, value in speeds.items()}
+        | self.telemetry.log_point(self.steps),
       )
+      self.tokens = self.steps = 0
 
   def _last_checkpoint(self) -> str:
     with contextlib.suppress(errors.CheckpointError):  # not to hide the first
@@ -171,7 +183,7 @@ class Loop:
     with self.progress.stopwatch.part(stopwatch.CHECKPOINT):
       # What is on disk before the checkpoint is never lost after a crash.
       self.summaries.flush()
-      self.session.save(step, state, self.iterator, values, force=True)
+      self.session.save(step, state, self.batches, values, force=True)
 
 
 def _one_line(step: int, values: Mapping[str, float]) -> str:

@@ -26,7 +26,7 @@ _FACTS = "report.json"
 BASELINES = ("majority", "lead", "baseline")
 
 # Groups of metrics that say how training went; all others are held out.
-_TRAINING = ("train", "speed")
+_TRAINING = ("train", "speed", "time", "memory")
 
 # Of these, less is better.
 _LOSSES = ("loss", "perplexity", "error", "bits_per_byte")

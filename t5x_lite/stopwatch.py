@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 START = "start"
+RESTORE = "restore"
 COMPILE = "compile"
 STEP = "step"
 DATA = "data wait"
@@ -17,7 +18,7 @@ CHECKPOINT = "checkpoint"
 OTHER = "other"
 
 # What does not count when the speed of training is stated.
-EXCLUDED = (START, COMPILE, EVALUATION, CHECKPOINT)
+EXCLUDED = (START, RESTORE, COMPILE, EVALUATION, CHECKPOINT)
 
 
 class Stopwatch:

@@ -18,31 +18,46 @@ _UNKNOWN = ("while", "pallas_call")
 def of_program(function: Callable[..., Any], *args: Any) -> float:
   """FLOPs of the matrix products in a function.
 
-  Scans count as often as they run, the costliest branch of a condition
-  counts, and so does recomputation.
-
   Args:
     function: any traceable function, such as a jitted training step.
     *args: arrays or ShapeDtypeStructs.
 
   Raises:
-    NotImplementedError: for a product in a `while` loop or a Pallas kernel:
-      how often it runs cannot be known.
+    NotImplementedError: see `of_jaxpr`.
   """
-  return _of_jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
+  return of_jaxpr(jax.make_jaxpr(function)(*args))
 
 
-def _of_jaxpr(jaxpr: Any) -> float:
+def of_jaxpr(program: Any) -> float:
+  """FLOPs of the matrix products in a traced program, on all its devices.
+
+  Scans count as often as they run, the costliest branch of a condition
+  counts, and so does recomputation; what is mapped over devices counts on each
+  of them.  A Pallas kernel counts as much as it says of itself.
+
+  Args:
+    program: a `ClosedJaxpr`, or what is in it.
+
+  Raises:
+    NotImplementedError: for a product in a `while` loop, or in a Pallas kernel
+      without an estimate: how often it runs cannot be known.
+  """
   total = 0.0
-  for equation in jaxpr.eqns:
-    name = equation.primitive.name
-    inner = [_of_jaxpr(sub) for sub in _subprograms(equation.params)]
+  for equation in getattr(program, "jaxpr", program).eqns:
+    name, params = equation.primitive.name, equation.params
+    inner = [of_jaxpr(sub) for sub in _subprograms(params)]
+    estimate = params.get("cost_estimate") if name == "pallas_call" else None
     if name == "dot_general":
       total += _of_dot(equation)
     elif name == "scan":
-      total += equation.params["length"] * sum(inner)
+      total += params["length"] * sum(inner)
     elif name == "cond":
       total += max(inner)
+    elif name == "shard_map":
+      mesh, axes = params["mesh"], params["newly_manual_axes"]
+      total += math.prod(mesh.shape[axis] for axis in axes) * sum(inner)
+    elif estimate is not None:
+      total += estimate.flops
     elif name in _UNKNOWN and any(inner):
       raise NotImplementedError(f"a product in {name}: how often does it run?")
     else:

@@ -26,9 +26,11 @@ from t5x_lite import (
   report,
   run_record,
   stopwatch,
+  telemetry,
   vocabularies,
 )
 from t5x_lite import evaluators as evaluation
+from t5x_lite import prefetch as prefetching
 from t5x_lite.datasets import Dataset
 from t5x_lite.objectives import Objective, Recurrent
 from t5x_lite.optimizers import Optimizer
@@ -55,6 +57,7 @@ def train(
   evaluate_first: bool = False,
   log_every: int = 50,
   num_microbatches: int = 1,
+  prefetch: int = 2,
   seed: int = 0,
   profile: profiling.Profile = profiling.Profile(),  # noqa: B008 (frozen)
   dry_run: bool = False,
@@ -76,6 +79,8 @@ def train(
     log_every: steps between log points; a log point shows its own step's
       metrics, not an average, so that it does not depend on interruptions.
     num_microbatches: parts that a batch is computed in, to save memory.
+    prefetch: batches to read and put on the devices ahead of their step; 0 for
+      none.  Of no influence on the examples or their order.
     seed: of parameters and dropout (the dataset has its own).
     profile: steps to trace.
     dry_run: print what would be done; touch no file.
@@ -94,6 +99,7 @@ def train(
     if value < 1:
       raise errors.ConfigError(f"train.{name} is {value}: use 1 or more")
   profile.check(num_steps)
+  prefetching.check(prefetch)
   trainer = Trainer(
     model,
     objective,
@@ -127,7 +133,8 @@ def train(
       iterator = dataset.iterator(
         host_index=jax.process_index(), num_hosts=jax.process_count()
       )
-      state = session.restore(trainer.abstract, iterator, init=trainer.init)
+      with watch.part(stopwatch.RESTORE):
+        state = session.restore(trainer.abstract, iterator, init=trainer.init)
       if state is None:
         state = trainer.init()
       start = int(state.step)
@@ -149,17 +156,21 @@ def train(
         num_steps,
         start_step=start,
         stopwatch=watch,
-        num_devices=jax.device_count(),
+        num_devices=partitioner.mesh.size,
         enabled=enabled,
       ) as progress,
     ):
+      watched = telemetry.Telemetry(watch)
       training = loop.Loop(
         trainer=trainer,
         session=session,
-        iterator=iterator,
+        batches=prefetching.batches(
+          iterator, trainer.put, size=prefetch, limit=num_steps - start
+        ),
         evaluators=evaluation.in_workdir(evaluators, workdir),
         summaries=summaries,
         progress=progress,
+        telemetry=watched,
         workdir=pathlib.Path(workdir),
         num_steps=num_steps,
         eval_every=eval_every,
@@ -173,7 +184,7 @@ def train(
       finally:
         summaries.flush()
         if enabled:
-          _report(workdir, trainer, dataset, num_steps, watch)
+          _report(workdir, trainer, dataset, num_steps, watch, watched)
 
 
 def _record(trainer: Trainer, dataset: Dataset, seed: int) -> dict[str, Any]:
@@ -203,6 +214,7 @@ def _report(
   dataset: Dataset,
   num_steps: int,
   watch: stopwatch.Stopwatch,
+  watched: telemetry.Telemetry,
 ) -> None:
   model = trainer.abstract.model
   facts = {
@@ -211,6 +223,7 @@ def _report(
     "parameters": flops.num_parameters(model),
     "steps": num_steps,
     "batch size": dataset.batch_size,
+    **watched.facts(),
   }
   try:
     report.write(workdir, facts, watch.seconds())

@@ -118,6 +118,7 @@ class Trainer:
     seed: of parameters and dropout.
     batch_size: rows of a batch, of each of which an objective may carry
       something to the next step; 0 where there is no training.
+    program: the training step as traced, once it is compiled.
   """
 
   def __init__(
@@ -134,6 +135,7 @@ class Trainer:
     self.batch_size = batch_size
     self.model, self.objective, self.optimizer = model, objective, optimizer
     self.partitioner, self.num_microbatches = partitioner, num_microbatches
+    self.program: Any = None
     self._compiled: Any = None  # the training step
     self._init_key, self._step_key = jax.random.split(jax.random.key(seed))
 
@@ -188,8 +190,9 @@ class Trainer:
   def compile(self, state: TrainState, batch: Batch) -> Any:
     """Compiles the training step for arrays like these, and remembers it."""
     with self.partitioner.activate():
-      lowered = self._train_step.lower(state, batch, self._step_key)
-      self._compiled = lowered.compile()
+      traced = self._train_step.trace(state, batch, self._step_key)
+      self.program = traced.jaxpr
+      self._compiled = traced.lower().compile()
     return self._compiled
 
   def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:

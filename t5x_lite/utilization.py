@@ -2,7 +2,8 @@
 
 MFU is model FLOPs a second over the devices' peak, by two conventions:
 
-  mfu                 causal attention counts half, since half of it is masked
+  mfu                 attention counts where it is not masked, so that causal
+                      attention counts half
   mfu_full_attention  all attention counts in full, as in older publications
 
 HFU counts what is really computed, rematerialization included; see
@@ -12,11 +13,12 @@ HFU counts what is really computed, rematerialization included; see
 import dataclasses
 import logging
 import re
+from typing import Any
 
 import jax
 from flax import nnx
 
-from t5x_lite import flops
+from t5x_lite import flops, traced_flops
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +42,13 @@ _PEAKS = (
   (r"NVIDIA B200", 2250e12),
   (r"NVIDIA GB200", 2500e12),
 )
+
+
+# FLOP/s of a device, and of what share they are before division by the peak.
+_RATES = {
+  "teraflops_per_device": "mfu",
+  "hardware_teraflops_per_device": "hfu",
+}
 
 
 def peak(device_kind: str) -> float | None:
@@ -75,28 +84,47 @@ class Utilization:
   hardware: float | None = None
 
   def __call__(self, seconds: float) -> dict[str, float]:
-    """What is known of: mfu, mfu_full_attention, hfu, teraflops_per_device."""
-    if self.step is None:
-      return {}
+    """What is known of a step: of the peak, and in 1e12 FLOP/s of a device.
+
+    mfu, mfu_full_attention and hfu; teraflops_per_device and
+    hardware_teraflops_per_device, which need no peak.
+    """
+    counts = {"hfu": self.hardware}
+    if self.step is not None:
+      counts["mfu"] = self.step.total
+      counts["mfu_full_attention"] = self.step.total_full
     devices = (seconds, self.device_kind, self.num_devices)
-    shares = {
-      "mfu": mfu(self.step.total, *devices),
-      "mfu_full_attention": mfu(self.step.total_full, *devices),
-      "hfu": self.hardware and mfu(self.hardware, *devices),
-    }
-    known = {name: share for name, share in shares.items() if share is not None}
-    rate = self.step.total / (seconds * self.num_devices * 1e12)
-    return known | {"teraflops_per_device": rate}
+    found = {n: x and mfu(x, *devices) for n, x in counts.items()}
+    for name, source in _RATES.items():
+      flops_of_step = counts.get(source)
+      if flops_of_step is not None:
+        found[name] = flops_of_step / (seconds * self.num_devices * 1e12)
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def of_all_devices(
-  model: nnx.Module, batch: flops.Shapes, hardware: float | None = None
+  model: nnx.Module,
+  batch: flops.Shapes,
+  program: Any = None,
+  num_devices: int | None = None,
 ) -> Utilization:
-  """Utilization of all devices; says so if the model's FLOPs are unknown."""
+  """Utilization of all devices; says what is unknown of the FLOPs, and why.
+
+  Args:
+    model: real or abstract.
+    batch: model features of all hosts; only shapes are read.
+    program: the training step as traced, a ClosedJaxpr; None for no HFU.
+    num_devices: if the run does not use all that there are.
+  """
+  step, hardware = None, None
   try:
     step = flops.of_training_step(model, batch)
   except NotImplementedError as error:
     _log.warning("MFU is unknown: %s", error)
-    step = None
-  device = jax.devices()[0]
-  return Utilization(step, device.device_kind, jax.device_count(), hardware)
+  try:
+    if program is not None:
+      hardware = traced_flops.of_jaxpr(program)
+  except NotImplementedError as error:
+    _log.warning("HFU is unknown: %s", error)
+  kind, count = jax.devices()[0].device_kind, num_devices or jax.device_count()
+  return Utilization(step, kind, count, hardware)

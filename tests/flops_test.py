@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 from jax.experimental import pallas
 
+import pallas_kernels
 from t5x_lite import (
   flops,
   layers,
@@ -90,9 +91,30 @@ def test_formula_written_out():
   seen = BATCH * DEPTH * 4 * width
   encoder, decoder = seen * SOURCE**2, seen * TARGET**2
   cross = seen * SOURCE * TARGET
+  seen = decoder * (TARGET + 1) / (2 * TARGET)  # half, and half the diagonal
   assert flops.of_model(build(), features()) == flops.Flops(
-    matmul, encoder + decoder / 2 + cross, encoder + decoder + cross
+    matmul, encoder + seen + cross, encoder + decoder + cross
   )
+
+
+def test_windows_and_patterns_are_counted_where_they_let_see():
+  tokens, partial = flops.Tokens(BATCH, SOURCE), functools.partial
+  make = partial(layers.Attention, DIM, heads=HEADS, head_dim=HEAD_DIM)
+
+  def of(**kwargs):
+    return flops.of_layer(
+      jax.eval_shape(lambda: make(**kwargs, rngs=nnx.Rngs(0))), tokens
+    )
+
+  full, pair = of(), BATCH * 4 * HEADS * HEAD_DIM
+  assert full.attention == full.attention_full == SOURCE**2 * pair
+  near = of(causal=True, window=(3, None))
+  assert near.attention == (4 * SOURCE - 3 - 2 - 1) * pair
+  assert near.attention_full == full.attention_full
+  sparse = of(pattern=pallas_kernels.longformer(4, global_tokens=1))
+  # Five near, less 6 at the ends; the first sees and is seen by the rest.
+  assert sparse.attention == (5 * SOURCE - 6 + 2 * (SOURCE - 3)) * pair
+  assert sparse.matmul == full.matmul
 
 
 @pytest.mark.parametrize("head", [layers.LogitsHead, None])
@@ -273,52 +295,6 @@ def test_a_model_without_a_rule_has_unknown_utilization(caplog):
   made = utilization.of_all_devices(Mixer(4, rngs=nnx.Rngs(0)), {})
   assert made(1.0) == {}
   assert "MFU is unknown: no FLOPs rule for Mixer" in caplog.text
-
-
-@pytest.mark.parametrize(
-  "kind, teraflops",
-  [
-    ("TPU v4", 275),
-    ("TPU v5 lite", 197),
-    ("TPU v5e", 197),
-    ("TPU v5", 459),
-    ("TPU v5p", 459),
-    ("TPU v6 lite", 918),
-    ("TPU7x", 1153.5),  # two devices a chip of 2307
-    ("NVIDIA H100 80GB HBM3", 989.5),
-    ("NVIDIA H100 PCIe", 756.5),
-    ("NVIDIA H200", 989.5),
-    ("NVIDIA A100-SXM4-80GB", 312),
-    ("NVIDIA A100 80GB PCIe", 312),
-    ("NVIDIA B200", 2250),
-  ],
-)
-def test_peaks_of_known_devices(kind, teraflops):
-  assert utilization.peak(kind) == teraflops * 1e12
-  assert utilization.mfu(teraflops * 1e12, 4.0, kind, num_devices=2) == 1 / 8
-
-
-@pytest.mark.parametrize(
-  "kind", ["cpu", "TPU v99", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", ""]
-)
-def test_unknown_devices_have_no_peak(kind):
-  assert utilization.peak(kind) is None
-  assert utilization.mfu(1e12, 1.0, kind, num_devices=1) is None
-
-
-def test_utilization_reports_both_conventions_and_hfu():
-  step = flops.Flops(matmul=80e12, attention=10e12, attention_full=20e12)
-  on_tpu = utilization.Utilization(step, "TPU v4", 2, hardware=110e12)
-  assert on_tpu(0.5) == pytest.approx(
-    {
-      "mfu": 90 / 275,
-      "mfu_full_attention": 100 / 275,
-      "hfu": 110 / 275,
-      "teraflops_per_device": 90,
-    }
-  )
-  on_cpu = utilization.Utilization(step, "cpu", 2, hardware=110e12)
-  assert on_cpu(0.5) == {"teraflops_per_device": 90}
 
 
 def test_utilization_of_this_machine_has_no_mfu():

@@ -138,7 +138,8 @@ def test_plain_lines_and_speeds_without_the_pauses(clock, watch):
     "step 10/10 100%  loss 1  lr 0.001  200 tokens/s  MFU unknown  ETA 0:00:00",
     "time: 55.0 s in all: compile 30.0 s (55%), evaluation 14.0 s (25%),"
     " checkpoint 6.0 s (11%), step 4.0 s (7%), data wait 1.0 s (2%);"
-    " goodput 7% (speeds exclude start, compile, evaluation, checkpoint)",
+    " goodput 7% (speeds exclude start, restore, compile, evaluation,"
+    " checkpoint)",
   ]
 
 

@@ -83,7 +83,7 @@ class Session:
     self,
     step: int,
     state: Any,
-    iterator: writer.SavableIterator | None = None,
+    iterator: writer.Savable | None = None,
     metrics: Mapping[str, float] | None = None,
     force: bool = False,
   ) -> bool:

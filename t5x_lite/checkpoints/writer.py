@@ -24,11 +24,15 @@ from t5x_lite.checkpoints import manifest, retention, steps
 ITERATOR = "iterator"
 
 
-class SavableIterator(Protocol):
-  """What a data iterator must offer to be saved with the state."""
+class Savable(Protocol):
+  """What the source of training data must offer to be saved with the state."""
 
   def save(self, directory: pathlib.Path) -> None:
     """Writes the position, this host's part of it, into a directory."""
+
+
+class SavableIterator(Savable, Protocol):
+  """What a data iterator must offer to be restored as well."""
 
   def restore(self, directory: pathlib.Path) -> None:
     """Goes to the position that `save` wrote."""
@@ -81,7 +85,7 @@ class Writer:
     self,
     step: int,
     items: Mapping[str, dict[str, Any]],
-    iterator: SavableIterator | None,
+    iterator: Savable | None,
     metrics: Mapping[str, float],
   ) -> None:
     """Begins to write a step; `wait` before beginning another.

@@ -11,7 +11,8 @@
     columns     files of numbers
     cached      finds the caches that fit, and their rows
     lookups     tasks that read them
-    iterator    packs and checks; batches, and the state to go on from
+    stream      packs and checks the rows of a shard; its state to go on from
+    iterator    batches of all shards
     damage      where in which file a record is corrupt
 
 `datasets.Dataset` is the way in.

@@ -56,7 +56,7 @@ def run(
 
 
 def history(workdir: pathlib.Path) -> dict[int, dict[str, float]]:
-  """Rows of metrics.jsonl by step, without the speeds, which vary."""
+  """Rows of metrics.jsonl by step, without what the machine decides."""
   rows = {}
   for line in (workdir / "metrics.jsonl").read_text().splitlines():
     row = json.loads(line)
@@ -65,6 +65,6 @@ def history(workdir: pathlib.Path) -> dict[int, dict[str, float]]:
     rows[step] = {
       name: value
       for name, value in row.items()
-      if not name.startswith("speed/")
+      if not name.startswith(("speed/", "time/", "memory/"))
     }
   return rows

@@ -185,11 +185,19 @@ class Trainer:
       out_shardings=(self.shardings, None),
     )
 
+  def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
+    """The training step for arrays like these, which may be abstract."""
+    with self.partitioner.activate():
+      return self._train_step.lower(state, batch, self._step_key)
+
+  def lower_eval(self, model: Any, batch: Batch) -> jax.stages.Lowered:
+    """Likewise the step of `eval_step`."""
+    with self.partitioner.activate():
+      return self._eval_step.lower(model, batch)
+
   def compile(self, state: TrainState, batch: Batch) -> Any:
     """Compiles the training step for arrays like these, and remembers it."""
-    with self.partitioner.activate():
-      lowered = self._train_step.lower(state, batch, self._step_key)
-      self._compiled = lowered.compile()
+    self._compiled = self.lower(state, batch).compile()
     return self._compiled
 
   def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:

@@ -1,5 +1,6 @@
 """The commands of t5x_lite: what each runs, and what its help says."""
 
+from t5x_lite.commands.ahead import COMPILE
 from t5x_lite.commands.answers import CHAT, INFER
 from t5x_lite.commands.command import Command
 from t5x_lite.commands.data import CACHE, TASKS, VOCAB
@@ -12,6 +13,7 @@ COMMANDS = {
   c.name: c
   for c in (
     TRAIN,
+    COMPILE,
     EVAL,
     HARNESS,
     INFER,

@@ -105,9 +105,9 @@ def named(name: str, num_slices: int = 1) -> Topology:
   chip = chips.CHIPS.get(by_lower.get(kind.lower(), ""))
   if chip is None:
     raise errors.ConfigError(
-      f"--topology {name!r}: no chip {kind!r}"
-      f"{errors.suggest(kind, chips.CHIPS)}; there are"
-      f" {', '.join(chips.CHIPS)}, as in {_EXAMPLES}"
+      f"--topology {name!r}: there is no chip {kind!r} among"
+      f" {', '.join(chips.CHIPS)} (write {_EXAMPLES})"
+      f"{errors.suggest(kind, chips.CHIPS)}"
     )
   if num_slices < 1:
     raise errors.ConfigError(f"--num_slices is {num_slices}: use 1 or more")

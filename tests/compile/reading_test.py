@@ -1,4 +1,4 @@
-"""What is read off compiled programs, against XLA's own analysis and by hand."""
+"""What is read off compiled programs, against XLA's analysis and by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -162,7 +162,9 @@ def test_bytes_of_collectives():
 
 
 def test_a_ring_of_a_pod_is_twice_as_fast_as_a_line():
-  line = "  ROOT %x = f32[4096]{0} all-gather(%y), replica_groups=[{0},{1}]<=[{2}]"
+  line = (
+    "  ROOT %x = f32[4096]{0} all-gather(%y), replica_groups=[{0},{1}]<=[{2}]"
+  )
   pod = exchange(line.format(16, 16, 256), places((16, 16)))["all-gather"]
   row = exchange(line.format(4, 4, 16), places((4, 4)))["all-gather"]
   # One axis of two, both ways: half of the links; not closed: a quarter.

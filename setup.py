@@ -59,7 +59,7 @@ EXTRAS_REQUIRE = {
     f"jax[cuda12]>=0.12,<0.13; {PY312}",
   ],
   # Compilers for chips that are absent, for `t5x_lite compile`: libtpu, and
-  # jax's CUDA plugin with what it assembles by.  jax 0.10's plugin does not describe
+  # jax's CUDA plugin with what it assembles by.  jax 0.10's plugin describes no
   # GPUs.
   "compile": [
     f"jax[tpu]>=0.10.2,<0.11; {PY311}",

@@ -141,6 +141,8 @@ class Reckoner:
       kind = kind_of(exchange)
       if kind is None:
         continue
+      if exchange is not one and "reduce-scatter" in one.called[0]:
+        kind = "reduce-scatter"  # as the compiler for TPUs writes it
       # The compiler for TPUs spreads one over many fusions, to hide it: all of
       # them have its channel.
       channel = exchange.attribute(r"\bchannel_id=(\d+)")

@@ -186,3 +186,26 @@ def test_parts_of_one_exchange_count_once():
     for last in (0, 1)
   )
   assert exchange(lines, places((4, 4)))["all-gather"].times == 1
+
+
+def test_a_sum_of_which_a_part_is_kept_is_a_scatter():
+  """As the compiler for TPUs writes it, with the whole sum inside."""
+  text = """\
+HloModule m
+
+%all-reduce-scatter.1 (p: f32[4096]) -> f32[256] {
+  %p = f32[4096]{0} parameter(0)
+  %all = f32[4096]{0} all-reduce(%p), channel_id=1, replica_groups=[1,16]<=[16]
+  %i = s32[] constant(0)
+  ROOT %s = f32[256]{0} dynamic-slice(%all, %i), dynamic_slice_sizes={256}
+}
+
+ENTRY %e (p: f32[4096]) -> f32[256] {
+  %p.1 = f32[4096]{0} parameter(0)
+  ROOT %f = f32[256]{0} fusion(%p.1), kind=kCustom, calls=%all-reduce-scatter.1
+}
+"""
+  program = hlo.read(text)
+  found = costs.Reckoner(program, places((4, 4))).costs().collectives
+  assert list(found) == ["reduce-scatter"]
+  assert found["reduce-scatter"].sent == 4096 * 4 * 15 / 16

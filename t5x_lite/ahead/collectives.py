@@ -111,7 +111,7 @@ def _whole(one: Instruction, kind: str, size: int) -> float:
     given, made = sum(shapes[:inputs]), sum(shapes[inputs : 2 * inputs])
     return max(given, made)
   total = sum(shapes)
-  return total * size if kind == "reduce-scatter" else total
+  return total * size if one.opcode.startswith("reduce-scatter") else total
 
 
 def _permute(one: Instruction, places: Places) -> Collective:

@@ -185,12 +185,16 @@ class Trainer:
       out_shardings=(self.shardings, None),
     )
 
-  def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
+  def lower(
+    self, state: TrainState, batch: Mapping[str, Any]
+  ) -> jax.stages.Lowered:
     """The training step for arrays like these, which may be abstract."""
     with self.partitioner.activate():
       return self._train_step.lower(state, batch, self._step_key)
 
-  def lower_eval(self, model: Any, batch: Batch) -> jax.stages.Lowered:
+  def lower_eval(
+    self, model: Any, batch: Mapping[str, Any]
+  ) -> jax.stages.Lowered:
     """Likewise the step of `eval_step`."""
     with self.partitioner.activate():
       return self._eval_step.lower(model, batch)

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 def peak(device_kind: str) -> float | None:
   """Peak FLOP/s of a `jax.Device.device_kind`; None for an unknown one."""
   chip = chips.of_kind(device_kind)
-  return chip and chip.peak
+  return chip.peak if chip else None
 
 
 def mfu(

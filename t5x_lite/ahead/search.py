@@ -129,7 +129,7 @@ def _outcome(trial: Trial) -> str:
 
 def table(trials: Sequence[Trial]) -> list[Mapping[str, str]]:
   """Rows for people."""
-  rows = []
+  rows: list[Mapping[str, str]] = []
   for trial in trials:
     cells = {"step": "does not fit", "MFU": "", "HBM": "", "free": ""}
     if trial.answer is None:

@@ -85,9 +85,10 @@ def _work(step: Step) -> Iterable[tuple[str, str]]:
   yield "computing", f"{seconds(step.busy)} at least"
   if step.exchanging:
     yield "collectives", f"{seconds(step.exchanging)} at least"
+  if exposed > 1.005 * hidden:
     times = f"{seconds(hidden)} if they are hidden, {seconds(exposed)} if not"
   else:
-    times = f"{seconds(hidden)} at least"
+    times = f"{seconds(exposed)} at least"
   if step.name == programs.DECODE:
     times += "; all tokens, no row ending before"
   yield "predicted step time", times

@@ -13,7 +13,6 @@ COMMANDS = {
   c.name: c
   for c in (
     TRAIN,
-    COMPILE,
     EVAL,
     HARNESS,
     INFER,
@@ -23,6 +22,7 @@ COMMANDS = {
     CACHE,
     VOCAB,
     CONVERT,
+    COMPILE,
   )
 }
 # Other words for them.

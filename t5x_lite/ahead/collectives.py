@@ -25,6 +25,7 @@ KINDS = (
   "ragged-all-to-all",
   "reduce-scatter",
 )
+_FLAT = ("v5e", "v6e")  # pods of two sides; others are tori of three
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _MESH = re.compile(r"mesh\[([^\]]*)\] ?\{([^}]*)\}")
 _LIST = re.compile(r"\{(\{[\d,{} ]*\})\}")
@@ -55,7 +56,7 @@ class Places:
     coordinates = np.array([device.coords for device in devices])
     domains = np.array([getattr(d, "slice_index", 0) or 0 for d in devices])
     sizes = coordinates.max(axis=0) - coordinates.min(axis=0) + 1
-    flat = chip.name in ("v5e", "v6e")
+    flat = chip.name in _FLAT
     # cloud.google.com/tpu/docs/v4: a torus where sides are multiples of 4; a
     # flat slice closes along a side of the whole pod alone, 16.
     wraps = tuple(bool(n == 16 if flat else n % 4 == 0) for n in sizes)
@@ -125,8 +126,9 @@ def _permute(one: Instruction, places: Places) -> Collective:
   if far:
     seconds = shape.size / places.chip.network
     return Collective("collective-permute", 2, 0.0, shape.size, seconds)
-  links = 2 * places.coordinates.shape[1] or 1
-  seconds = shape.size / (places.chip.link / links)
+  # To one neighbour, over one link.
+  one_link = places.chip.link / _links(places.chip)
+  seconds = shape.size / one_link
   return Collective("collective-permute", 2, shape.size, 0.0, seconds)
 
 
@@ -151,9 +153,15 @@ def _paths(group: tuple[int, ...], places: Places) -> tuple[int, int, float]:
     if spanned > 1:
       extent = everything[:, axis].max() - everything[:, axis].min() + 1
       links += 2 if places.wraps[axis] and spanned == extent else 1
-  ways = 4 if chip.name in ("v5e", "v6e") else 6
   # Two cores of one chip alone have a faster way; taken as one link.
-  return near, far, chip.link * max(links, 1) / ways
+  return near, far, chip.link * max(links, 1) / _links(chip)
+
+
+def _links(chip: Chip) -> int:
+  """Links of a device; a GPU's are one, as its switch joins all."""
+  if chip.platform == "gpu":
+    return 1
+  return 4 if chip.name in _FLAT else 6
 
 
 def groups(attributes: str, num_devices: int) -> list[int]:

@@ -80,7 +80,7 @@ def test_all_steps_of_an_encoder_decoder(capsys):
   assert evaluation["flops"] < train["flops"] / 2
   assert evaluation["memory"]["optimizer"] == 0
   # Its loop ends when all rows have: as many turns as tokens are assumed.
-  assert decoding["unknown_loops"] >= 1 and decoding["flops"] > 0
+  assert decoding["flops"] > 0
 
 
 def test_what_is_too_large_is_told(capsys):

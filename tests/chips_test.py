@@ -17,7 +17,7 @@ def test_every_chip_is_found_by_its_own_description():
   assert chips.of_kind("cpu") is None
 
 
-@pytest.mark.parametrize("chip", chips.CHIPS.values(), ids=str)
+@pytest.mark.parametrize("chip", chips.CHIPS.values(), ids=list(chips.CHIPS))
 def test_what_is_near_is_faster(chip):
   assert chip.bandwidth > chip.link > chip.network > 0
   assert chip.domain >= 8

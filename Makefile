@@ -3,6 +3,7 @@
 
 VENV := .venv
 KERNELS_VENV := .venv-kernels
+COMPILE_VENV := .venv-compile
 # Without "not slow" they take hours.
 KERNEL_TESTS := (compiled or interpreted) and not slow
 QUICKSTART_DIR := runs/quickstart
@@ -14,6 +15,8 @@ INSTALLED := $(VENV)/.installed
 PARITY_INSTALLED := $(VENV)/.parity-installed
 KERNELS_BIN := $(KERNELS_VENV)/bin
 KERNELS_INSTALLED := $(KERNELS_VENV)/.installed
+COMPILE_BIN := $(COMPILE_VENV)/bin
+COMPILE_INSTALLED := $(COMPILE_VENV)/.installed
 UV_VERSION := 0.13.8
 # Where a mirror is known to pip only:
 # make test INSTALL=".venv/bin/python -m pip install"
@@ -46,8 +49,8 @@ VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow test-parity test-kernels lint format \
-  lock clean check-python check-kernels-python
+.PHONY: help quickstart test test-slow test-parity test-kernels test-compile \
+  lint format lock clean check-python check-kernels-python
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile \
@@ -82,6 +85,9 @@ test-kernels: $(KERNELS_INSTALLED) ## compile for absent TPUs and GPUs
 	NPROC=8 $(KERNELS_BIN)/python -m pytest -n 2 --dist load $(PYTEST_FLAGS) \
 	  -m "$(KERNEL_TESTS)" tests/kernels
 
+test-compile: $(COMPILE_INSTALLED) ## compile models for absent TPUs and GPUs
+	$(COMPILE_BIN)/python -m pytest $(PYTEST_FLAGS) -m compiled tests/compile
+
 lint: $(INSTALLED) ## check style and types
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
@@ -97,7 +103,7 @@ lock: $(INSTALLED) ## pin what setup.py asks for; LOCK_FLAGS=--upgrade renews
 	  --custom-compile-command "make lock" --output-file requirements/lock.txt
 
 clean: ## remove the environments and what was built; runs/ stays
-	rm -rf $(VENV) $(KERNELS_VENV) build dist *.egg-info
+	rm -rf $(VENV) $(KERNELS_VENV) $(COMPILE_VENV) build dist *.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find benchmarks gin_configs pallas_kernels t5x_lite tasks tests \
 	  -name __pycache__ -prune -exec rm -rf {} +
@@ -122,6 +128,19 @@ $(KERNELS_INSTALLED): requirements/kernels.txt | check-kernels-python
 	$(KERNELS_PYTHON) -m venv --clear $(KERNELS_VENV)
 	$(KERNELS_BIN)/python -m pip --disable-pip-version-check install --quiet \
 	  --no-deps -r requirements/kernels.txt
+	@touch $@
+
+# As above, and all that a run needs.
+$(COMPILE_INSTALLED): requirements/lock.txt requirements/kernels.txt setup.py \
+    | check-kernels-python
+	@echo "Setting up $(COMPILE_VENV): about 1.6 GB to download, once."
+	$(KERNELS_PYTHON) -m venv --clear $(COMPILE_VENV)
+	$(COMPILE_BIN)/python -m pip --disable-pip-version-check install --quiet \
+	  uv==$(UV_VERSION)
+	$(COMPILE_BIN)/python -m uv pip install --quiet \
+	  --python $(COMPILE_BIN)/python -r requirements/lock.txt
+	$(COMPILE_BIN)/python -m uv pip install --quiet \
+	  --python $(COMPILE_BIN)/python --no-deps -r requirements/kernels.txt
 	@touch $@
 
 check-kernels-python:

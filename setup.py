@@ -58,6 +58,20 @@ EXTRAS_REQUIRE = {
     f"jax[cuda12]>=0.10.2,<0.11; {PY311}",
     f"jax[cuda12]>=0.12,<0.13; {PY312}",
   ],
+  # Compilers for chips that are absent, for `t5x_lite compile`: libtpu, and
+  # jax's CUDA plugin with what it assembles by.  jax 0.10's plugin describes no
+  # GPUs.
+  "compile": [
+    f"jax[tpu]>=0.10.2,<0.11; {PY311}",
+    f"jax[tpu]>=0.12,<0.13; {PY312}",
+    f"jax-cuda13-plugin>=0.12,<0.13; {PY312}",
+    f"jax-cuda13-pjrt>=0.12,<0.13; {PY312}",
+    f"nvidia-cuda-nvcc>=13; {PY312}",
+    f"nvidia-cuda-cuobjdump>=13; {PY312}",
+    f"nvidia-cuda-nvdisasm>=13; {PY312}",
+    f"nvidia-nvjitlink>=13; {PY312}",
+    f"nvidia-nvvm>=13; {PY312}",
+  ],
   "dev": [
     "mypy>=2.4",
     "packaging>=24",

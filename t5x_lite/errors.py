@@ -38,6 +38,12 @@ class NonFiniteError(UserError):
   exit_code = 5
 
 
+class TooLargeError(UserError):
+  """A program that does not fit into the memory of its devices."""
+
+  exit_code = 8
+
+
 class Preempted(UserError):
   """Stopped by SIGTERM after saving; 75 is EX_TEMPFAIL of sysexits.h."""
 

@@ -16,6 +16,7 @@ exit codes:
   3    data that cannot be read or does not fit the model
   4    a checkpoint that cannot be written, read or used for this run
   5    loss, gradients or parameters became NaN or infinite
+  8    the program does not fit into the memory of the devices
   75   stopped by SIGTERM after saving; the same command goes on from there
   130  interrupted from the keyboard"""
 
@@ -63,6 +64,9 @@ def _parser(command: commands.Command) -> argparse.ArgumentParser:
   )
   for flag, macro, about in command.flags:
     add(flag, metavar=macro, help=f"{about}; short for --gin.{macro}")
+  for flag, macro, about in command.switches:
+    help_ = f"{about}; short for --gin.{macro}=True"
+    add(flag, dest=macro, action="store_true", help=help_)
   add(
     "--gin.NAME",
     metavar="VALUE",
@@ -98,6 +102,8 @@ def parse(command: commands.Command, argv: Sequence[str]) -> argparse.Namespace:
   for flag, macro, _ in command.flags:
     value = getattr(options, flag.removeprefix("--"))
     settings += [] if value is None else [(macro, value)]
+  for _, macro, _ in command.switches:
+    settings += [(macro, "True")] if getattr(options, macro) else []
   options.gin = settings
   if command.runs_alone and command.run_file not in options.gin_file:
     options.gin_file = [command.run_file, *options.gin_file]

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from t5x_lite import compat, errors
+from t5x_lite import compat, errors, machine
 
 MeshAxes = str | tuple[str, ...] | None
 Rules = Mapping[str, MeshAxes]
@@ -125,19 +125,19 @@ class Partitioner:
   @functools.cached_property
   def mesh(self) -> jax.sharding.Mesh:
     """The mesh over the devices of the run."""
-    count = self.num_devices or jax.device_count()
-    if count > jax.device_count():
+    devices = machine.devices()
+    count = self.num_devices or len(devices)
+    if count > len(devices):
       raise errors.ConfigError(
-        f"num_devices is {count} but there are {jax.device_count()} devices"
+        f"num_devices is {count} but there are {len(devices)} devices"
       )
-    if count < jax.device_count() and jax.process_count() > 1:
+    if count < len(devices) and jax.process_count() > 1:
       raise errors.ConfigError(
         f"num_devices {count} leaves some of the {jax.process_count()}"
         " processes without a device: only a run of one process can use fewer"
-        f" than all {jax.device_count()} devices"
+        f" than all {len(devices)} devices"
       )
-    shape = self.resolved_shape(count)
-    return compat.make_mesh(shape, jax.devices()[:count])
+    return compat.make_mesh(self.resolved_shape(count), devices[:count])
 
   @contextlib.contextmanager
   def activate(self) -> Iterator[None]:

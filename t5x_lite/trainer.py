@@ -187,12 +187,25 @@ class Trainer:
       out_shardings=(self.shardings, None),
     )
 
-  def compile(self, state: TrainState, batch: Batch) -> Any:
-    """Compiles the training step for arrays like these, and remembers it."""
+  def lower(
+    self, state: TrainState, batch: Mapping[str, Any]
+  ) -> jax.stages.Lowered:
+    """The training step for arrays like these, which may be abstract."""
     with self.partitioner.activate():
       traced = self._train_step.trace(state, batch, self._step_key)
       self.program = traced.jaxpr
-      self._compiled = traced.lower().compile()
+      return traced.lower()
+
+  def lower_eval(
+    self, model: Any, batch: Mapping[str, Any]
+  ) -> jax.stages.Lowered:
+    """Likewise the step of `eval_step`."""
+    with self.partitioner.activate():
+      return self._eval_step.lower(model, batch)
+
+  def compile(self, state: TrainState, batch: Batch) -> Any:
+    """Compiles the training step for arrays like these, and remembers it."""
+    self._compiled = self.lower(state, batch).compile()
     return self._compiled
 
   def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:

@@ -73,7 +73,8 @@ ARROWS = {
     "t5x_lite.objectives.Objective",
   },
   "t5x_lite.example_batches": LAYERS | {"t5x_lite.example_batches"},
-  "t5x_lite.partitioning": NNX | {"t5x_lite.compat", "t5x_lite.errors"},
+  "t5x_lite.partitioning": NNX
+  | {"t5x_lite.compat", "t5x_lite.errors", "t5x_lite.machine"},
   "t5x_lite.optimizers": TRAINER,
   "t5x_lite.trainer": TRAINER,
 }

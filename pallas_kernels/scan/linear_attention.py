@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from pallas_kernels import platforms
 from pallas_kernels.scan import chunks
 from pallas_kernels.scan import shards as two_levels
 
@@ -70,7 +71,7 @@ def linear_attention(
   """
   if chunk is None:
     # Matrix units like large chunks, whose decays cost a CPU more.
-    chunk = 32 if jax.default_backend() == "cpu" else 64
+    chunk = 32 if platforms.target().platform == "cpu" else 64
   chunks.check_chunk(_WHAT, chunk)
   scan = chunks.pick(_WHAT, implementation, _IMPLEMENTATIONS, "chunked")
   batch, length, groups, width = q.shape

@@ -57,11 +57,16 @@ def missing(chip: chips.Chip) -> str | None:
   return None
 
 
+def needed() -> dict[str, str]:
+  """Returns variables by which the plugin finds its tools."""
+  return {"PATH": os.pathsep.join(_search_path())}
+
+
 def environment(chip: chips.Chip, dumps: pathlib.Path) -> dict[str, str]:
   """Returns variables that must be set before jax is imported."""
   _mosaic(dumps).mkdir()  # Mosaic does not make it
   return {
-    "PATH": os.pathsep.join(_search_path()),
+    **needed(),
     "XLA_FLAGS": f"--xla_dump_to={dumps} --xla_dump_emitter_re=ptx",
     "MOSAIC_GPU_DUMP_PTX": "1",
     "MOSAIC_GPU_DUMP_RESOURCES": "1",

@@ -103,9 +103,17 @@ def compile_for(
     dumps = directory / "dumps"
     shutil.rmtree(dumps, ignore_errors=True)  # of the time before
     dumps.mkdir()
-    answer = _ask(
-      request, platform.environment(named, dumps), directory, timeout
+    # Flags of the caller, such as to optimize less, would change the figures.
+    cleared = dict.fromkeys(_FLAGS, "")
+    answer = ask(
+      _WORKER,
+      request,
+      {**cleared, **platform.environment(named, dumps)},
+      directory,
+      timeout,
+      what=f"{request['target']} for {request['chip']}",
     )
+    (directory / "compiled.hlo.txt").write_text(answer["hlo"])
     return report.Report(
       chip=chip,
       memory=report.Memory(**answer["memory"]),
@@ -138,23 +146,37 @@ def _importable(target: str | Callable[..., Any]) -> str:
   return f"{place}:{target.__qualname__}"
 
 
-def _ask(
-  request: dict[str, Any],
-  environment: dict[str, str],
+def ask(
+  worker: str,
+  request: Mapping[str, Any],
+  environment: Mapping[str, str],
   directory: pathlib.Path,
   timeout: float,
+  *,
+  what: str,
 ) -> dict[str, Any]:
-  """Runs the worker; returns its answer."""
+  """Runs a module that compiles, in a process of its own.
+
+  Args:
+    worker: the module; `python -m worker REQUEST ANSWER` reads the first file
+      and writes the second, both JSON.
+    request: what it is asked; JSON values.
+    environment: variables that differ from this process's.
+    directory: for the files and `log.txt`, what the process wrote.
+    timeout: seconds.
+    what: is compiled, for messages.
+
+  Raises:
+    CompileError: the answer has "error", or there is none.
+  """
   question, answer = directory / "request.json", directory / "answer.json"
   question.write_text(json.dumps(request))
   answer.unlink(missing_ok=True)
-  # Flags of the caller, such as to optimize less, would change the figures.
-  inherited = {k: v for k, v in os.environ.items() if k not in _FLAGS}
   paths = [path or os.getcwd() for path in sys.path]
   done = subprocess.Popen(
-    [sys.executable, "-m", _WORKER, str(question), str(answer)],
+    [sys.executable, "-m", worker, str(question), str(answer)],
     env={
-      **inherited,
+      **os.environ,
       "JAX_PLATFORMS": "cpu",
       "PYTHONPATH": os.pathsep.join(paths),
       **environment,
@@ -169,21 +191,16 @@ def _ask(
   except subprocess.TimeoutExpired as expired:
     done.kill()
     log, _ = done.communicate()
-    message = f"{_what(request)}: not compiled in {timeout:g} s"
-    raise CompileError(message, log) from expired
+    raise CompileError(
+      f"{what}: not compiled in {timeout:g} s", log
+    ) from expired
   (directory / "log.txt").write_text(log)
   if not answer.exists():
-    raise CompileError(f"{_what(request)}: {_death(done.returncode, log)}", log)
-  found = json.loads(answer.read_text())
+    raise CompileError(f"{what}: {_death(done.returncode, log)}", log)
+  found: dict[str, Any] = json.loads(answer.read_text())
   if "error" in found:
-    message = found["error"][:_MESSAGE_LIMIT]
-    raise CompileError(f"{_what(request)}: {message}", log)
-  (directory / "compiled.hlo.txt").write_text(found["hlo"])
+    raise CompileError(f"{what}: {found['error'][:_MESSAGE_LIMIT]}", log)
   return found
-
-
-def _what(request: dict[str, Any]) -> str:
-  return f"{request['target']} for {request['chip']}"
 
 
 def _death(code: int, log: str) -> str:

@@ -31,6 +31,11 @@ def missing(chip: chips.Chip) -> str | None:
   return None
 
 
+def needed() -> dict[str, str]:
+  """Returns variables without which libtpu does not compile here."""
+  return dict(_NO_HOST)
+
+
 def environment(chip: chips.Chip, dumps: pathlib.Path) -> dict[str, str]:
   """Returns variables that must be set before jax is imported."""
   flags = (

@@ -1,5 +1,6 @@
 """The commands of t5x_lite: what each runs, and what its help says."""
 
+from t5x_lite.commands.ahead import COMPILE
 from t5x_lite.commands.answers import CHAT, INFER
 from t5x_lite.commands.command import Command
 from t5x_lite.commands.data import CACHE, TASKS, VOCAB
@@ -21,6 +22,7 @@ COMMANDS = {
     CACHE,
     VOCAB,
     CONVERT,
+    COMPILE,
   )
 }
 # Other words for them.

@@ -15,6 +15,8 @@ class Command:
   run_file: str  # the shipped gin file whose macros the help shows
   # Short for --gin.MACRO=...: the flag, the macro, what the help says.
   flags: tuple[tuple[str, str, str], ...] = ()
+  # Short for --gin.MACRO=True, likewise.
+  switches: tuple[tuple[str, str, str], ...] = ()
   # Whether the run file is read first without being named.
   runs_alone: bool = False
   # Dotted path of a function that makes gin of the macros that are set, to be

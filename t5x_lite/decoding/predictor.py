@@ -106,8 +106,10 @@ class Predictor:
     self._texts = None if vocabulary is None else Texts(vocabulary, stop)
     self._key = jax.random.key(seed)
     replicated = self._batches.replicated
-    decode = jax.jit(_decode, static_argnums=0, out_shardings=replicated)
-    self._decode = functools.partial(decode, decoder)
+    self._decoding = jax.jit(
+      _decode, static_argnums=0, out_shardings=replicated
+    )
+    self._decode = functools.partial(self._decoding, decoder)
     self._score = jax.jit(_log_likelihoods, out_shardings=replicated)
 
   def predict(
@@ -135,6 +137,18 @@ class Predictor:
     for found in self._batches.run(decode, prompts):
       for row in range(len(found.scores)):
         yield self._prediction(jax.tree.map(lambda x, row=row: x[row], found))
+
+  def lower(self, model: Any, prompts: Mapping[str, Any]) -> jax.stages.Lowered:
+    """What decodes a batch, for arrays like these, which may be abstract.
+
+    Args:
+      model: has `prefill` and `step`.
+      prompts: model features [B ...], as the objective's `prompt` makes them.
+    """
+    numbers = jax.ShapeDtypeStruct((self.batch_size,), np.uint32)
+    batch = {**prompts, NUMBERS: numbers}
+    with self.partitioner.activate():
+      return self._decoding.lower(self.decoder, model, batch, self._key)
 
   def stream(self, model: Any, example: Example) -> Iterator[Prediction]:
     """One example's result so far, a token longer each time; then all of it.

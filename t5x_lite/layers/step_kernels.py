@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pallas_kernels import platforms
 from t5x_lite.layers.linear import Einsum
 
 _COLUMNS = 64
@@ -76,7 +77,7 @@ def _product(rows: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def useful() -> bool:
   """Whether steps will run where blocks are faster: on a CPU."""
-  return jax.default_backend() == "cpu"
+  return platforms.target().platform == "cpu"
 
 
 def logits(kernel: jax.Array, scale: float = 1.0) -> Blocks | None:

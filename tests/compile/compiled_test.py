@@ -1,0 +1,102 @@
+"""Every family compiles for TPUs and GPUs that are absent; a sample of them.
+
+Wants the compilers and everything else: `make test-compile`.
+"""
+
+import json
+
+import pytest
+
+from t5x_lite import main
+from t5x_lite.ahead import topology
+
+pytestmark = pytest.mark.compiled
+
+FAMILIES = {
+  "decoder": ("llama3/mini", "causal_lm", {"targets": 512}),
+  "t5": ("t5_1_1/mini", "seq2seq", {"inputs": 512, "targets": 128}),
+  "bert": ("bert/mini", "masked_lm", {"inputs": 512}),
+  "mamba": ("mamba/tiny", "causal_lm", {"targets": 512}),
+}
+# On the smallest machine the parameters are cut among all, on the next also
+# the heads, and GPUs have the parameters whole.
+MACHINES = {"v5e:2x2": "fsdp", "v5e:4x4": "two_d", "H100:8": "data"}
+KERNELS = {"mamba": "selective_scan"}
+
+
+def compiled(capsys, machine, family, *flags):
+  if lacking := topology.named(machine).missing():
+    pytest.skip(lacking)
+  model, objective, lengths = FAMILIES[family]
+  code = main.main(
+    [
+      "compile",
+      "--json",
+      f"--topology={machine}",
+      f"--gin_file=models/{model}.gin",
+      f"--gin_file=objectives/{objective}.gin",
+      f"--gin_file=meshes/{MACHINES[machine]}.gin",
+      f"--gin.FEATURE_LENGTHS={lengths}",
+      "--gin.BATCH_SIZE=32",
+      *flags,
+    ]
+  )
+  out, err = capsys.readouterr()
+  assert code == 0, err
+  return json.loads(out)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_train_step_compiles(capsys, machine, family):
+  flags = ["--gin.STEPS=('train',)"]
+  flags += ["--gin.DIM=256"] if family == "mamba" else []
+  found = compiled(capsys, machine, family, *flags)
+  (step,) = found["steps"]
+  assert found["fits"] and step["unknown_loops"] == 0
+  memory = step["memory"]
+  assert memory["parameters"] > 0 and memory["optimizer"] > 0
+  # The compiler's tiles may fill up rows and columns.
+  held = memory["parameters"] + memory["optimizer"] + memory["batch"]
+  assert 0.95 * held < memory["arguments"] < 1.5 * held
+  # Nothing is left out, and little is done twice.
+  assert 0.9 < step["flops"] / step["model_flops"] < 2.5
+  name = KERNELS.get(family, "attention")
+  assert any(name in kernel for kernel in step["kernels"]), step["kernels"]
+  assert "all-reduce" in step["collectives"]
+  if MACHINES[machine] == "fsdp":
+    assert "all-gather" in step["collectives"]
+  assert 0 < step["predicted_mfu"]["exchanges_hidden"] < 1
+
+
+def test_all_steps_of_an_encoder_decoder(capsys):
+  found = compiled(capsys, "v5e:2x2", "t5")
+  train, evaluation, decoding = found["steps"]
+  assert [step["name"] for step in found["steps"]] == [
+    "train",
+    "eval",
+    "decode",
+  ]
+  assert evaluation["flops"] < train["flops"] / 2
+  assert evaluation["memory"]["optimizer"] == 0
+  # Its loop ends when all rows have: as many turns as tokens are assumed.
+  assert decoding["flops"] > 0
+
+
+def test_what_is_too_large_is_told(capsys):
+  if lacking := topology.named("v5e:1x1").missing():
+    pytest.skip(lacking)
+  code = main.main(
+    [
+      "compile",
+      "--topology=v5e:1x1",
+      "--gin_file=models/llama3/mini.gin",
+      "--gin_file=objectives/causal_lm.gin",
+      "--gin.FEATURE_LENGTHS={'targets': 4096}",
+      "--gin.BATCH_SIZE=512",
+      "--gin.STEPS=('train',)",
+    ]
+  )
+  out, err = capsys.readouterr()
+  assert code == 8 and "does NOT fit into 15.75 GiB" in out
+  assert "--gin.REMAT=full" in err

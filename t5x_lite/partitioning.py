@@ -17,7 +17,7 @@ import contextvars
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -75,6 +75,21 @@ def mesh_axes(name: str) -> tuple[str, ...]:
   """The mesh axes of a logical one by the ambient rules; none without any."""
   axes = (_RULES.get() or {}).get(name)
   return (axes,) if isinstance(axes, str) else tuple(axes or ())
+
+
+@contextlib.contextmanager
+def without(axes: Collection[str]) -> Iterator[None]:
+  """The ambient rules but for some mesh axes, for code in `jax.shard_map`."""
+  token = _RULES.set(
+    {
+      name: tuple(axis for axis in mesh_axes(name) if axis not in axes)
+      for name in _RULES.get() or {}
+    }
+  )
+  try:
+    yield
+  finally:
+    _RULES.reset(token)
 
 
 @dataclasses.dataclass(frozen=True)

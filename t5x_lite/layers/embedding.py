@@ -136,6 +136,30 @@ class LogitsHead(nnx.Module):
     return step_kernels.logits(self.kernel[...])
 
 
+def readout(
+  head: LogitsHead | None, embedding: Embedding | FactorizedEmbedding
+) -> jax.tree_util.Partial:
+  """From x [B T D] to float32 logits [B T V]; a pytree of what that needs.
+
+  Args:
+    head: None for logits that are tied to the embedding.
+    embedding: of the model.
+  """
+  if head is None:
+    return jax.tree_util.Partial(_attend, embedding)
+  return jax.tree_util.Partial(_call, head)
+
+
+def _attend(
+  embedding: Embedding | FactorizedEmbedding, x: jax.Array
+) -> jax.Array:
+  return embedding.attend(x)
+
+
+def _call(head: LogitsHead, x: jax.Array) -> jax.Array:
+  return head(x)
+
+
 def _logits(equation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
   logits = jnp.einsum(equation, x, kernel, preferred_element_type=jnp.float32)
   return constrain(logits, "batch", "length", "vocab")

@@ -11,43 +11,19 @@ HFU counts what is really computed, rematerialization included; see
 
 import dataclasses
 import logging
-import re
 
 import jax
 from flax import nnx
 
-from t5x_lite import flops
+from t5x_lite import chips, flops
 
 _log = logging.getLogger(__name__)
-
-# bfloat16 without sparsity, FLOP/s of what JAX calls one device: a chip, or a
-# core where a chip appears as two.  TPUs: cloud.google.com/tpu/docs, page of
-# each version (peak compute per chip).  GPUs: data sheets at nvidia.com of
-# A100, H100, H200, HGX B200 and GB200 NVL72, halved where given with sparsity.
-_PEAKS = (
-  (r"TPU v2", 45e12 / 2),
-  (r"TPU v3", 123e12 / 2),
-  (r"TPU v4", 275e12),
-  (r"TPU v5( lite|e)", 197e12),
-  (r"TPU v5p?", 459e12),
-  (r"TPU v6( lite|e)", 918e12),
-  (r"TPU7x", 2307e12 / 2),
-  (r"NVIDIA A100-(SXM4|PCIE)-(40|80)GB|NVIDIA A100 80GB PCIe", 312e12),
-  (r"NVIDIA H100( 80GB HBM3)?", 989.5e12),
-  (r"NVIDIA H100 PCIe", 756.5e12),
-  (r"NVIDIA H(100|200) NVL", 835.5e12),
-  (r"NVIDIA H200|NVIDIA GH200 .*", 989.5e12),
-  (r"NVIDIA B200", 2250e12),
-  (r"NVIDIA GB200", 2500e12),
-)
 
 
 def peak(device_kind: str) -> float | None:
   """Peak FLOP/s of a `jax.Device.device_kind`; None for an unknown one."""
-  for pattern, limit in _PEAKS:
-    if re.fullmatch(pattern, device_kind):
-      return limit
-  return None
+  chip = chips.of_kind(device_kind)
+  return chip and chip.peak
 
 
 def mfu(

@@ -170,7 +170,7 @@ def test_steps_in_parts(family, mesh):
   history, state, compiled = steps(model, FAMILIES[family], laid_out)
   for ours, theirs in zip(history, expected, strict=True):
     assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
-    assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+    assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-5)
   assert history[-1]["loss"] < history[0]["loss"] - 1e-2
   for tree, cut in ((state.model, PARAMETERS), (state.opt_state, OPTIMIZER)):
     share = _share(tree)

@@ -1,9 +1,10 @@
 """The one place that knows how jax 0.10-0.12 and flax 0.12 differ."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 
@@ -16,6 +17,14 @@ def make_mesh(
     tuple(shape),
     axis_types=(jax.sharding.AxisType.Auto,) * len(shape),
     devices=devices,
+  )
+
+
+def mesh_of(array: np.ndarray, names: Iterable[str]) -> jax.sharding.Mesh:
+  """A mesh with automatic axes of devices in its shape."""
+  axes = tuple(names)
+  return jax.sharding.Mesh(
+    array, axes, axis_types=(jax.sharding.AxisType.Auto,) * len(axes)
   )
 
 

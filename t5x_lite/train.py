@@ -31,6 +31,8 @@ from t5x_lite import (
 )
 from t5x_lite import evaluators as evaluation
 from t5x_lite import prefetch as prefetching
+from t5x_lite.auto_mesh import Automatic
+from t5x_lite.compilation import Compilation
 from t5x_lite.datasets import Dataset
 from t5x_lite.objectives import Objective, Recurrent
 from t5x_lite.optimizers import Optimizer
@@ -49,7 +51,7 @@ def train(
   objective: Objective,
   dataset: Dataset,
   optimizer: Optimizer,
-  partitioner: Partitioner,
+  partitioner: Partitioner | Automatic,
   checkpointer: checkpoints.Checkpointer,
   num_steps: int,
   evaluators: Sequence[evaluation.Evaluator] = (),
@@ -60,6 +62,7 @@ def train(
   prefetch: int = 2,
   seed: int = 0,
   profile: profiling.Profile = profiling.Profile(),  # noqa: B008 (frozen)
+  compilation: Compilation = Compilation(),  # noqa: B008 (frozen)
   dry_run: bool = False,
 ) -> None:
   """Trains until `num_steps`, going on from what `workdir` holds.
@@ -70,7 +73,7 @@ def train(
     objective: from batch to loss.
     dataset: training data.
     optimizer: transformation and schedule.
-    partitioner: mesh and rules.
+    partitioner: mesh and rules, or what chooses them.
     checkpointer: how often to save, what to keep, what to start from.
     num_steps: the step to stop at, counted from the start of the run.
     evaluators: each called every `eval_every` steps and at the end.
@@ -83,6 +86,7 @@ def train(
       none.  Of no influence on the examples or their order.
     seed: of parameters and dropout (the dataset has its own).
     profile: steps to trace.
+    compilation: XLA's options and its cache.
     dry_run: print what would be done; touch no file.
 
   Raises:
@@ -100,6 +104,7 @@ def train(
       raise errors.ConfigError(f"train.{name} is {value}: use 1 or more")
   profile.check(num_steps)
   prefetching.check(prefetch)
+  compilation.use_cache()
   trainer = Trainer(
     model,
     objective,
@@ -108,9 +113,10 @@ def train(
     num_microbatches=num_microbatches,
     seed=seed,
     batch_size=dataset.batch_size,
+    compilation=compilation,
   )
   trainer.check()
-  partitioner.check_batch(dataset.batch_size, num_microbatches)
+  trainer.partitioner.check_batch(dataset.batch_size, num_microbatches)
   dataset = dataset.for_model(objective, trainer.abstract.model)
   length = (
     objective.document_length if isinstance(objective, Recurrent) else None

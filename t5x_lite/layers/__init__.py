@@ -29,6 +29,7 @@ from t5x_lite.layers.embedding import (
   FactorizedEmbedding,
   LogitsHead,
   TokenTypes,
+  readout,
 )
 from t5x_lite.layers.feed_forward import FeedForward, GatedFeedForward
 from t5x_lite.layers.heads import (
@@ -116,4 +117,5 @@ __all__ = [
   "TokenTypes",
   "fan_in",
   "param",
+  "readout",
 ]

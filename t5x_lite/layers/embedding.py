@@ -9,7 +9,7 @@ from jax.nn import initializers
 
 from t5x_lite.layers import step_kernels
 from t5x_lite.layers.linear import Einsum, Initializer, fan_in, param
-from t5x_lite.partitioning import constrain
+from t5x_lite.rules import constrain
 
 
 class Embedding(nnx.Module):
@@ -134,6 +134,30 @@ class LogitsHead(nnx.Module):
   def for_steps(self) -> Callable[[jax.Array], jax.Array] | None:
     """What stands for a call in steps of decoding; None is itself."""
     return step_kernels.logits(self.kernel[...])
+
+
+def readout(
+  head: LogitsHead | None, embedding: Embedding | FactorizedEmbedding
+) -> jax.tree_util.Partial:
+  """From x [B T D] to float32 logits [B T V]; a pytree of what that needs.
+
+  Args:
+    head: None for logits that are tied to the embedding.
+    embedding: of the model.
+  """
+  if head is None:
+    return jax.tree_util.Partial(_attend, embedding)
+  return jax.tree_util.Partial(_call, head)
+
+
+def _attend(
+  embedding: Embedding | FactorizedEmbedding, x: jax.Array
+) -> jax.Array:
+  return embedding.attend(x)
+
+
+def _call(head: LogitsHead, x: jax.Array) -> jax.Array:
+  return head(x)
 
 
 def _logits(equation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:

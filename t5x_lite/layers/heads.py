@@ -43,6 +43,12 @@ class Heads(nnx.Module):
   ) -> dict[str, jax.Array]:
     return {name: getattr(self, name)(x, embedding, key) for name in self.names}
 
+  def readout(
+    self, name: str, embedding: Any, key: jax.Array | None
+  ) -> jax.tree_util.Partial:
+    """One head with what it needs, a function of x alone and a pytree."""
+    return jax.tree_util.Partial(_read, getattr(self, name), embedding, key)
+
 
 class MaskedLMHead(nnx.Module):
   """Logits of the token at each position, tied to the embedding (BERT).
@@ -151,6 +157,12 @@ class TokenClassifier(nnx.Module):
     self, x: jax.Array, embedding: Any, key: jax.Array | None
   ) -> jax.Array:
     return self.out(dropout(x, self.dropout, key)).astype(jnp.float32)
+
+
+def _read(
+  head: Any, embedding: Any, key: jax.Array | None, x: jax.Array
+) -> jax.Array:
+  return head(x, embedding, key)
 
 
 def _square(

@@ -15,6 +15,7 @@ from t5x_lite.layers import (
   LogitsHead,
   Stack,
   Stacked,
+  readout,
 )
 from t5x_lite.models.decode_state import DecodeState
 from t5x_lite.models.prompts import ending_together
@@ -99,6 +100,15 @@ class DecoderOnly(nnx.Module):
     key = None if key is None else jax.random.fold_in(key, 1)
     return {"logits": self._logits(x)} | self.heads(x, self.embedding, key)
 
+  def readout(
+    self, name: str = "logits", *, key: jax.Array | None = None
+  ) -> jax.tree_util.Partial:
+    """What makes one of `outputs` of `hidden`, and is a pytree."""
+    if name == "logits":
+      return readout(self.head, self.embedding)
+    key = None if key is None else jax.random.fold_in(key, 1)
+    return self.heads.readout(name, self.embedding, key)
+
   def init_carried(self, batch_size: int, length: int = 1) -> Stacked:
     """States of the layers with nothing read, for `carry`.
 
@@ -116,7 +126,7 @@ class DecoderOnly(nnx.Module):
     *,
     key: jax.Array | None = None,
   ) -> tuple[jax.Array, Stacked]:
-    """As `__call__`, of rows that go on from those of another batch.
+    """As `hidden`, of rows that go on from those of another batch.
 
     Only a first token whose position is greater than 0 goes on; no gradient
     flows to the other batch.  For layers whose state has one size.
@@ -126,8 +136,7 @@ class DecoderOnly(nnx.Module):
       states: of `init_carried`, or what this returned for the batch before.
       key: for dropout; None is deterministic.
     """
-    x, new = self._run(batch, key, jax.lax.stop_gradient(states))
-    return self._logits(x), new
+    return self._run(batch, key, jax.lax.stop_gradient(states))
 
   def prefill(
     self, batch: Mapping[str, jax.Array], length: int
@@ -188,7 +197,7 @@ class DecoderOnly(nnx.Module):
     return logits[:, 0], state
 
   def _logits(self, x: jax.Array) -> jax.Array:
-    return self.head(x) if self.head else self.embedding.attend(x)
+    return self.readout()(x)
 
 
 def _prefix(batch: Mapping[str, jax.Array]) -> jax.Array | None:

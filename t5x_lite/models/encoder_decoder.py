@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from t5x_lite.layers import Context, Embedding, LogitsHead, Stack
+from t5x_lite.layers import Context, Embedding, LogitsHead, Stack, readout
 from t5x_lite.models.decode_state import DecodeState
 from t5x_lite.models.prompts import ending_together
 
@@ -77,6 +77,18 @@ class EncoderDecoder(nnx.Module):
     key: jax.Array | None = None,
   ) -> jax.Array:
     """float32 logits [B T V] of the token after each of tokens [B T]."""
+    x = self._decode(tokens, memory, memory_segments, segments, positions, key)
+    return self._logits(x)
+
+  def _decode(
+    self,
+    tokens: jax.Array,
+    memory: jax.Array,
+    memory_segments: jax.Array,
+    segments: jax.Array | None,
+    positions: jax.Array | None,
+    key: jax.Array | None,
+  ) -> jax.Array:
     if segments is None:
       segments = jnp.ones_like(tokens)
     ctx = Context(
@@ -86,8 +98,7 @@ class EncoderDecoder(nnx.Module):
       memory_segments=memory_segments,
       key=key,
     )
-    x, _ = self.decoder(self.embedding(tokens, self.dtype), ctx)
-    return self._logits(x)
+    return self.decoder(self.embedding(tokens, self.dtype), ctx)[0]
 
   def __call__(
     self, batch: Mapping[str, jax.Array], *, key: jax.Array | None = None
@@ -99,6 +110,16 @@ class EncoderDecoder(nnx.Module):
         for packed rows `*_segment_ids` and `*_positions` of both.
       key: for dropout; None is deterministic.
     """
+    return self._logits(self.hidden(batch, key=key))
+
+  def readout(self) -> jax.tree_util.Partial:
+    """What makes logits of `hidden`, and is a pytree."""
+    return readout(self.head, self.embedding)
+
+  def hidden(
+    self, batch: Mapping[str, jax.Array], *, key: jax.Array | None = None
+  ) -> jax.Array:
+    """The decoder's output [B T D]; see `__call__`."""
     encoder_key, decoder_key = (None, None) if key is None else _split(key)
     inputs = batch["encoder_input_tokens"]
     segments = batch.get("encoder_segment_ids")
@@ -110,13 +131,13 @@ class EncoderDecoder(nnx.Module):
       positions=batch.get("encoder_positions"),
       key=encoder_key,
     )
-    return self.decode(
+    return self._decode(
       batch["decoder_input_tokens"],
       memory,
       segments,
-      segments=batch.get("decoder_segment_ids"),
-      positions=batch.get("decoder_positions"),
-      key=decoder_key,
+      batch.get("decoder_segment_ids"),
+      batch.get("decoder_positions"),
+      decoder_key,
     )
 
   def prefill(
@@ -194,7 +215,7 @@ class EncoderDecoder(nnx.Module):
     return logits[:, 0], state
 
   def _logits(self, x: jax.Array) -> jax.Array:
-    return self.head(x) if self.head else self.embedding.attend(x)
+    return self.readout()(x)
 
 
 def _positions(tokens: jax.Array, positions: jax.Array | None) -> jax.Array:

@@ -72,3 +72,10 @@ class EncoderOnly(nnx.Module):
     x = self.hidden(batch, key=key)
     key = None if key is None else jax.random.fold_in(key, 1)
     return self.heads(x, self.embedding, key)
+
+  def readout(
+    self, name: str, *, key: jax.Array | None = None
+  ) -> jax.tree_util.Partial:
+    """What makes one of the outputs of `hidden`, and is a pytree."""
+    key = None if key is None else jax.random.fold_in(key, 1)
+    return self.heads.readout(name, self.embedding, key)

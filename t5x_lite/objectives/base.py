@@ -180,29 +180,20 @@ def means(values: Mapping[str, jax.Array], weights: jax.Array) -> Metrics:
 
 
 def token_loss(
-  logits: jax.Array,
-  targets: jax.Array,
+  token: losses.TokenLosses,
   weights: jax.Array,
   segments: jax.Array,
   *,
   normalization: float | str | None,
-  z_loss: float = 0.0,
-  label_smoothing: float = 0.0,
 ) -> tuple[jax.Array, Metrics]:
   """Loss sum of tokens or classes, and its means over all of weight.
 
   Args:
-    logits: [B T V] float32.
-    targets: [B T] int; anything where there is no weight.
+    token: losses of each, [B T]; anything where there is no weight.
     weights: [B T].
     segments: [B T] ids of packed examples, 0 for padding.
     normalization: see `normalizer`.
-    z_loss: see `losses.cross_entropy`.
-    label_smoothing: likewise.
   """
-  token = losses.cross_entropy(
-    logits, targets, z_loss=z_loss, label_smoothing=label_smoothing
-  )
   loss = token.cross_entropy + token.z_loss
   each = {
     "loss": loss,
@@ -214,22 +205,17 @@ def token_loss(
 
 
 def decoder_loss(
-  logits: jax.Array,
+  token: losses.TokenLosses,
   batch: Mapping[str, jax.Array],
   *,
   normalization: float | str | None,
-  z_loss: float = 0.0,
-  label_smoothing: float = 0.0,
 ) -> tuple[jax.Array, Metrics]:
-  """`token_loss` of a batch's decoder targets; logits [B T V]."""
+  """`token_loss` of a batch's decoder targets."""
   return token_loss(
-    logits,
-    batch["decoder_target_tokens"],
+    token,
     batch["decoder_loss_weights"],
     batch["decoder_segment_ids"],
     normalization=normalization,
-    z_loss=z_loss,
-    label_smoothing=label_smoothing,
   )
 
 
@@ -263,11 +249,9 @@ def label_loss(
 ) -> tuple[jax.Array, Metrics]:
   """`token_loss` of classes where there is a label; logits [B T C]."""
   loss, result = token_loss(
-    logits,
-    labels - 1,
+    losses.cross_entropy(logits, labels - 1, label_smoothing=label_smoothing),
     label_weights(labels),
     segments,
     normalization=normalization,
-    label_smoothing=label_smoothing,
   )
   return loss, {name: result[name] for name in ("loss", "accuracy")}

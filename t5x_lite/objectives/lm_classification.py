@@ -10,7 +10,7 @@ import numpy as np
 
 from t5x_lite import errors, metrics, models
 from t5x_lite.metrics import Metrics
-from t5x_lite.objectives import base, discriminative, fitting
+from t5x_lite.objectives import base, chunked, discriminative, fitting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +32,14 @@ class LMClassification:
     label_smoothing: probability taken from the class, in [0, 1).
     z_loss: coefficient of log(Z)^2, of the text.
     normalization: what divides the summed losses; see `base.normalizer`.
+    logits_chunk: as of `TextTargets`.
   """
 
   lm_weight: float = 0.5
   label_smoothing: float = 0.0
   z_loss: float = 0.0
   normalization: float | str | None = "real_target_tokens"
+  logits_chunk: int | None = None
 
   features = ("inputs", "labels")
   aligned = ("labels",)
@@ -45,6 +47,7 @@ class LMClassification:
   def __post_init__(self) -> None:
     base.check_normalization(self.normalization)
     base.check_smoothing(self.label_smoothing)
+    chunked.check(self, logits_chunk=self.logits_chunk)
     if self.lm_weight < 0:
       raise errors.ConfigError(
         f"LMClassification.lm_weight is {self.lm_weight}; use 0 or more"
@@ -93,19 +96,23 @@ class LMClassification:
     self, model: Any, batch: Mapping[str, jax.Array], key: jax.Array | None
   ) -> tuple[jax.Array, Metrics]:
     """The sums of both losses [2], and metrics; see `base.Objective`."""
-    outputs = model.outputs(batch, key=key)
+    x = model.hidden(batch, key=key)
     classes, result = base.label_loss(
-      outputs["classification"],
+      model.readout("classification", key=key)(x),
       batch["labels"],
       batch["decoder_segment_ids"],
       normalization=self.normalization,
       label_smoothing=self.label_smoothing,
     )
-    text, tokens = base.decoder_loss(
-      outputs["logits"],
-      batch,
-      normalization=self.normalization,
+    each = chunked.cross_entropy(
+      model.readout("logits"),
+      x,
+      batch["decoder_target_tokens"],
+      chunk=self.logits_chunk,
       z_loss=self.z_loss,
+    )
+    text, tokens = base.decoder_loss(
+      each, batch, normalization=self.normalization
     )
     lm_loss = tokens["loss"]
     weighted = metrics.Mean(self.lm_weight * lm_loss.total, lm_loss.weight)

@@ -82,5 +82,5 @@ class LongDocumentLM(language_modeling.CausalLM):
     carried: layers.Stacked,
   ) -> tuple[jax.Array, Metrics, layers.Stacked]:
     """As `loss`, of rows that go on; and the states after them."""
-    logits, carried = model.carry(batch, carried, key=key)
-    return *self.of_logits(logits, batch), carried
+    x, carried = model.carry(batch, carried, key=key)
+    return *self.of_hidden(x, model, batch), carried

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t5x_lite import metrics, models
+from t5x_lite import errors, metrics, models, rules
 from t5x_lite.metrics import Metrics
-from t5x_lite.objectives import base, fitting
+from t5x_lite.objectives import base, chunked, fitting
 
 _MASKED = "add 'masked_lm': @layers.MaskedLMHead to TASK_HEADS"
 _PAIRS = (
@@ -34,16 +34,25 @@ class MaskedLM:
     z_loss: coefficient of log(Z)^2, of masked tokens.
     label_smoothing: probability taken from the masked token, in [0, 1).
     normalization: what divides the summed losses; see `base.normalizer`.
+    logits_chunk: positions of each row whose logits exist at a time; None is
+      all of them.  Numbers don't depend on it; memory does, see `chunked`.
+    predictions: the most masked tokens that a row has, the only positions that
+      there are logits of; None is all positions.
   """
 
   next_sentence: bool = False
   z_loss: float = 0.0
   label_smoothing: float = 0.0
   normalization: float | str | None = "real_target_tokens"
+  logits_chunk: int | None = None
+  predictions: int | None = None
 
   def __post_init__(self) -> None:
     base.check_normalization(self.normalization)
     base.check_smoothing(self.label_smoothing)
+    chunked.check(
+      self, logits_chunk=self.logits_chunk, predictions=self.predictions
+    )
 
   @property
   def features(self) -> tuple[str, ...]:
@@ -71,8 +80,20 @@ class MaskedLM:
     return fitting.type_limit(model) | labels
 
   def convert(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """SeqIO's encoder features, all [B T] int32 but the weights; labels."""
+    """SeqIO's encoder features, all [B T] int32 but the weights; labels.
+
+    Raises:
+      DataError: a row has more masked tokens than `predictions`, or features
+        do not cover the inputs.
+    """
     targets = batch["targets"]
+    most = int(np.max(np.sum(targets != 0, axis=1), initial=0))
+    if self.predictions is not None and most > self.predictions:
+      raise errors.DataError(
+        f"a row has {most} masked tokens but MaskedLM.predictions is"
+        f" {self.predictions}: set it (PREDICTIONS) to the most that a row can"
+        " have, or to None"
+      )
     return {
       **base.encoder_features(batch, self.aligned),
       "encoder_target_tokens": targets,
@@ -94,20 +115,29 @@ class MaskedLM:
     self, model: Any, batch: Mapping[str, jax.Array], key: jax.Array | None
   ) -> tuple[jax.Array, Metrics]:
     """Loss sum, or the two of them, and metrics; see `base.Objective`."""
-    outputs, segments = model(batch, key=key), batch["encoder_segment_ids"]
-    masked, result = base.token_loss(
-      outputs["masked_lm"],
-      batch["encoder_target_tokens"],
+    hidden = model.hidden(batch, key=key)
+    segments, weights = (
+      batch["encoder_segment_ids"],
       batch["encoder_loss_weights"],
-      segments,
-      normalization=self.normalization,
+    )
+    x, targets, weights, own = self._predicted(
+      hidden, batch["encoder_target_tokens"], weights, segments
+    )
+    token = chunked.cross_entropy(
+      model.readout("masked_lm"),
+      x,
+      targets,
+      chunk=self.logits_chunk,
       z_loss=self.z_loss,
       label_smoothing=self.label_smoothing,
+    )
+    masked, result = base.token_loss(
+      token, weights, own, normalization=self.normalization
     )
     if not self.next_sentence:
       return masked, result
     follows, pairs = base.label_loss(
-      outputs["next_sentence"],
+      model.readout("next_sentence", key=key)(hidden),
       batch["labels"],
       segments,
       normalization=self.normalization,
@@ -118,3 +148,20 @@ class MaskedLM:
       "next_sentence_accuracy": pairs["accuracy"],
     }
     return jnp.stack([masked, follows]), result
+
+  def _predicted(
+    self, x: jax.Array, targets: jax.Array, *aligned: jax.Array
+  ) -> tuple[jax.Array, ...]:
+    """Arrays [B T ...] at the positions to predict, in order, [B P ...]."""
+    length = targets.shape[1]
+    if self.predictions is None or self.predictions >= length:
+      return x, targets, *aligned
+    # Where a mesh divides the length, it must divide what is taken of it.
+    parts = rules.parts("length", length)
+    count = -(-self.predictions // parts) * parts
+    where = jnp.argsort(targets == 0, axis=1, stable=True)[:, :count]
+    x = jnp.take_along_axis(x, where[..., None], axis=1)
+    x = rules.constrain(x, "batch", "length", "embed")
+    return x, *(
+      jnp.take_along_axis(array, where, axis=1) for array in (targets, *aligned)
+    )

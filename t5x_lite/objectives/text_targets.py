@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from t5x_lite.metrics import Metrics
-from t5x_lite.objectives import base
+from t5x_lite.objectives import base, chunked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +19,8 @@ class TextTargets:
     z_loss: coefficient of log(Z)^2; PaLM's is 1e-4 (Chowdhery et al. 2022,
       section 5).
     label_smoothing: probability taken from the target, in [0, 1).
+    logits_chunk: positions of each row whose logits exist at a time; None is
+      all of them.  Numbers don't depend on it; memory does, see `chunked`.
     normalization: what divides the summed loss; see `base.normalizer`.
     start: id that each example begins with.
   """
@@ -27,6 +29,7 @@ class TextTargets:
   label_smoothing: float = 0.0
   normalization: float | str | None = "real_target_tokens"
   start: int = 0
+  logits_chunk: int | None = None
 
   aligned = ()
   prompt_features = ("inputs",)
@@ -35,6 +38,7 @@ class TextTargets:
   def __post_init__(self) -> None:
     base.check_normalization(self.normalization)
     base.check_smoothing(self.label_smoothing)
+    chunked.check(self, logits_chunk=self.logits_chunk)
 
   def limits(self, model: Any) -> dict[str, int | None]:
     """All features are text."""
@@ -65,16 +69,18 @@ class TextTargets:
     self, model: Any, batch: Mapping[str, jax.Array], key: jax.Array | None
   ) -> tuple[jax.Array, Metrics]:
     """Loss sum and metrics; see `base.Objective`."""
-    return self.of_logits(model(batch, key=key), batch)
+    return self.of_hidden(model.hidden(batch, key=key), model, batch)
 
-  def of_logits(
-    self, logits: jax.Array, batch: Mapping[str, jax.Array]
+  def of_hidden(
+    self, x: jax.Array, model: Any, batch: Mapping[str, jax.Array]
   ) -> tuple[jax.Array, Metrics]:
-    """Loss sum and metrics of logits [B T V]."""
-    return base.decoder_loss(
-      logits,
-      batch,
-      normalization=self.normalization,
+    """Loss sum and metrics of what the decoder makes of a batch, [B T D]."""
+    token = chunked.cross_entropy(
+      model.readout(),
+      x,
+      batch["decoder_target_tokens"],
+      chunk=self.logits_chunk,
       z_loss=self.z_loss,
       label_smoothing=self.label_smoothing,
     )
+    return base.decoder_loss(token, batch, normalization=self.normalization)

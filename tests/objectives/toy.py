@@ -190,6 +190,12 @@ class Fixed:
   def outputs(self, batch, *, key):
     return self.given
 
+  def hidden(self, batch, *, key):
+    return self.given
+
+  def readout(self, name="logits", *, key=None):
+    return lambda given: given[name]
+
 
 def log_softmax(logits):
   """In float64."""

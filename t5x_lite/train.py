@@ -125,7 +125,9 @@ def train(
     )
     with watch.part(stopwatch.START):
       iterator = dataset.iterator(
-        host_index=jax.process_index(), num_hosts=jax.process_count()
+        host_index=jax.process_index(),
+        num_hosts=jax.process_count(),
+        rows=partitioner.rows(dataset.batch_size),
       )
       state = session.restore(trainer.abstract, iterator, init=trainer.init)
       if state is None:

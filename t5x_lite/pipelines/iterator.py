@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from t5x_lite import errors, packing, pieces
+from t5x_lite.pipelines import divide
 
 if typing.TYPE_CHECKING:
   import tensorflow as tf
@@ -179,7 +180,7 @@ class DataIterator:
     self,
     streams: Mapping[int, Stream],
     *,
-    visible: Sequence[int],
+    share: divide.Share,
     num_shards: int,
     rows_per_shard: int,
     record: Mapping[str, Any],
@@ -188,12 +189,12 @@ class DataIterator:
   ):
     """Args other than the streams by shard: see `datasets.Dataset.iterator`.
 
-    `visible` are the shards whose rows are yielded; of a finite dataset every
-    host reads all, so that all end with the same batch.  `caches` are those
-    that are read, by task; `reopen` returns the pipelines that read others.
+    `share` is what this host yields; of a finite dataset every host reads all,
+    so that all end with the same batch.  `caches` are those that are read, by
+    task; `reopen` returns the pipelines that read others.
     """
     self._streams = streams
-    self._visible = visible
+    self._share = share
     self._num_shards = num_shards
     self._rows = rows_per_shard
     self._at_start, self._started = True, False
@@ -224,10 +225,12 @@ class DataIterator:
         raise errors.DataError(f"there are no examples in {', '.join(names)}")
       raise StopIteration
     self._at_start = False
-    parts = [_filled(rows[shard], self._rows) for shard in self._visible]
-    return {
+    parts = [_filled(rows[shard], self._rows) for shard in self._share.visible]
+    batch = {
       key: np.concatenate([part[key] for part in parts]) for key in parts[0]
     }
+    taken = self._share.taken
+    return batch if taken is None else {k: v[taken] for k, v in batch.items()}
 
   def save(self, directory: str | os.PathLike[str]) -> None:
     """Writes the state of this host's shards into `directory`.
@@ -239,13 +242,13 @@ class DataIterator:
     path = pathlib.Path(directory) / "data.json"
     try:
       path.parent.mkdir(parents=True, exist_ok=True)
-      if 0 in self._visible:
+      if 0 in self._share.saved:
         path.write_text(json.dumps(self._record | {_CACHES: self._caches}))
     except OSError as error:
       raise errors.CheckpointError(
         f"the state of the data cannot be written to {directory}: {error}"
       ) from error
-    for shard in self._visible:
+    for shard in self._share.saved:
       self._streams[shard].save(self._prefix(directory, shard))
 
   def restore(self, directory: str | os.PathLike[str]) -> None:

@@ -22,7 +22,7 @@ import t5x_lite
 from t5x_lite import compat, errors, roll_call
 
 WAIT = 300  # seconds for all processes to come
-_SETTLE = 10.0  # seconds for the roll call to tell why a collective failed
+_SETTLE = 8.0  # seconds for the roll call to tell why a collective failed
 _log = logging.getLogger(__name__)
 
 
@@ -211,12 +211,19 @@ class Member:
     A collective fails at once when a peer dies; that the peer is dead is
     known a moment later, and ends this process with what is the matter.
     """
-    cause: BaseException | None = error
-    while self._roll is not None and cause is not None:
-      if isinstance(cause, jax.errors.JaxRuntimeError):
-        time.sleep(_SETTLE)
+    roll, cause = self._roll, error
+    while not isinstance(cause, jax.errors.JaxRuntimeError):
+      following = cause.__cause__ or cause.__context__
+      if following is None:
         return
-      cause = cause.__cause__ or cause.__context__
+      cause = following
+    if roll is None or isinstance(error, errors.ProcessLost):
+      return
+    deadline = time.monotonic() + _SETTLE
+    while time.monotonic() < deadline:
+      if roll.trouble:
+        self._end(roll.trouble)
+      time.sleep(0.1)
 
   def leave(self, code: int, reason: str = "") -> None:
     """Ends this process's part in the run; with a failure, the process."""
@@ -236,7 +243,7 @@ class Member:
     """Called by the roll call when a process is lost."""
     self._lost = reason
     assert self._roll is not None
-    _tell(f"t5x_lite: error: {self.prefix}{reason}; the same command goes on")
+    _tell(f"t5x_lite: error: {self.prefix}{reason}")
     os._exit(errors.ProcessLost.exit_code)
 
   def _explain_aborts(self) -> None:

@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 
@@ -86,8 +86,9 @@ def _meet(key: str, what: str, seconds: float) -> None:
       for name, _ in client.key_value_dir_get(f"{key}/here")
     }
     missing = sorted(set(range(jax.process_count())) - here)
-    named: Any = ", ".join(map(str, missing)) or "one that is late"
     raise errors.ProcessLost(
-      f"waited {seconds:.0f} s for process {named} at {what!r}: see what it"
-      " does or says"
+      f"waited {seconds:.0f} s for process {', '.join(map(str, missing))} at"
+      f" {what!r}: see what it does or says"
+      if missing
+      else f"came too late to {what!r}: the others had waited {seconds:.0f} s"
     ) from error

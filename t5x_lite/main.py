@@ -15,7 +15,15 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from t5x_lite import cluster, commands, errors, flags, launch, quiet
+from t5x_lite import (
+  cluster,
+  commands,
+  errors,
+  flags,
+  launch,
+  quiet,
+  watchdog,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     member.settle(error)
     traceback.print_exc()
     message, code = f"{type(error).__name__}: {error}", 1
+  finally:
+    watchdog.disarm()
   member.leave(code, message)
   return code
 
@@ -56,6 +66,8 @@ def _run(argv: list[str], member: cluster.Member) -> int:
     known = ", ".join(commands.COMMANDS)
     near = near or f"; the commands are {known}"
     raise errors.ConfigError(f"there is no command {argv[0]!r}{near}")
+  if command.computes:
+    watchdog.arm()
   options = flags.parse(command, argv[1:])
   if options.help:
     print(flags.help_text(command, options))
@@ -80,6 +92,8 @@ def _run(argv: list[str], member: cluster.Member) -> int:
     member.join(
       at, seconds=options.wait_seconds, preemptible=command.preemptible
     )
+  if "watchdog" not in loaded.takes:
+    watchdog.disarm()  # what follows shows no signs of life
   if not options.dry_run:
     loaded.call()
   elif "dry_run" in loaded.takes:

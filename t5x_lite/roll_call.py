@@ -9,7 +9,7 @@ off falls silent; either way process 0 tells all others whom they lost.
 
 Messages are JSON, one a line.  A process sends "hello", then "alive" now and
 then, and "bye" with its exit code; process 0 answers with "members" or
-"refused", then "alive", "lost" and "bye".
+"refused", then "alive", "bye", "failed" of another's bye, and "lost".
 """
 
 import os
@@ -66,7 +66,13 @@ class RollCall:
     self.address, self.count, self.index = address, count, index
     self.members: dict[int, str] = {}
     self._on_lost, self._lines = on_lost, dict[int, wires.Line]()
+    self._failed: list[tuple[float, str]] = []  # when it counts, and what
     self._left = threading.Event()
+
+  @property
+  def trouble(self) -> str:
+    """Which process has failed, if one has said so."""
+    return self._failed[0][1] if self._failed else ""
 
   def meet(self, seconds: float, facts: str) -> None:
     """Waits until all are there, then watches over them.
@@ -210,45 +216,46 @@ class RollCall:
     with selectors.DefaultSelector() as selector:
       for index, line in self._lines.items():
         selector.register(line, selectors.EVENT_READ, index)
-      told, failed = time.monotonic(), dict[int, tuple[float, str]]()
+      told = time.monotonic()
       while not self._left.is_set():
         for key, _ in selector.select(BEAT / 4):
           if self._left.is_set():
             return
           index = key.data
           messages = self._lines[index].receive()
-          if not self._heard(index, messages, failed):
+          if not self._heard(index, messages):
             selector.unregister(key.fileobj)
         now = time.monotonic()
         if now - told > BEAT:
           told = now
           for line in self._lines.values():
             line.send(alive=True)
-        self._judge(now, failed)
+        self._judge(now)
 
-  def _heard(
-    self,
-    index: int,
-    messages: list[wires.Message] | None,
-    failed: dict[int, tuple[float, str]],
-  ) -> bool:
+  def _heard(self, index: int, messages: list[wires.Message] | None) -> bool:
     """Notes what a process says; whether there can be more."""
     line, name = self._lines[index], named(index, self.members)
     for message in messages or ():
       if "lost" in message:
         self._lose(message["lost"])
+      elif "failed" in message:
+        deadline = time.monotonic() + GRACE
+        self._failed.append((deadline, message["failed"]))
       elif "bye" in message:
         line.closing, code = True, message["bye"]
         if code not in (0, errors.Preempted.exit_code):
           reason = f"{name} ended with exit code {code}: {message['why']}"
-          failed[index] = (time.monotonic() + GRACE, reason)
+          self._failed.append((time.monotonic() + GRACE, reason))
+          for other in self._lines.values():
+            if self.index == 0 and other is not line:
+              other.send(failed=reason)
     if messages is None and not line.closing:
       self._lose(f"{name} is gone: it died without a word")
     return messages is not None
 
-  def _judge(self, now: float, failed: dict[int, tuple[float, str]]) -> None:
+  def _judge(self, now: float) -> None:
     """Whether someone failed a while ago, or is silent."""
-    for deadline, reason in failed.values():
+    for deadline, reason in self._failed:
       if now > deadline:
         self._lose(reason)
     for index, line in self._lines.items():

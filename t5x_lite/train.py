@@ -29,6 +29,7 @@ from t5x_lite import (
   vocabularies,
 )
 from t5x_lite import evaluators as evaluation
+from t5x_lite import watchdog as watchdogs
 from t5x_lite.datasets import Dataset
 from t5x_lite.objectives import Objective, Recurrent
 from t5x_lite.optimizers import Optimizer
@@ -57,6 +58,7 @@ def train(
   num_microbatches: int = 1,
   seed: int = 0,
   profile: profiling.Profile = profiling.Profile(),  # noqa: B008 (frozen)
+  watchdog: watchdogs.Watchdog = watchdogs.Watchdog(),  # noqa: B008 (frozen)
   dry_run: bool = False,
 ) -> None:
   """Trains until `num_steps`, going on from what `workdir` holds.
@@ -78,12 +80,14 @@ def train(
     num_microbatches: parts that a batch is computed in, to save memory.
     seed: of parameters and dropout (the dataset has its own).
     profile: steps to trace.
+    watchdog: how long nothing may move.
     dry_run: print what would be done; touch no file.
 
   Raises:
     ConfigError: parts that do not fit, or a workdir made by another run.
     DataError, CheckpointError, NonFiniteError: as their names say.
     Preempted: SIGTERM came; the state is saved.
+    ProcessLost: other processes of the run did not come to a meeting.
   """
   for name, value in (
     ("num_steps", num_steps),
@@ -116,6 +120,7 @@ def train(
     describe.print_run(trainer, dataset, num_steps=num_steps, workdir=workdir)
     return
   watch = stopwatch.Stopwatch()
+  watchdogs.follow(watch, watchdog)
   with checkpointer.open(workdir) as session:
     run_record.check(
       workdir,

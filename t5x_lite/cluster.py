@@ -156,7 +156,6 @@ class Member:
 
   def __init__(self) -> None:
     self._roll: roll_call.RollCall | None = None
-    self._lost = ""
     self._abort: Any = None  # the handler, which C must find alive
 
   def join(self, at: Place, *, seconds: float, preemptible: bool) -> None:
@@ -240,9 +239,9 @@ class Member:
     os._exit(code)
 
   def _end(self, reason: str) -> None:
-    """Called by the roll call when a process is lost."""
-    self._lost = reason
+    """Ends this process because another is lost."""
     assert self._roll is not None
+    self._roll.tell(errors.ProcessLost.exit_code, reason)
     _tell(f"t5x_lite: error: {self.prefix}{reason}")
     os._exit(errors.ProcessLost.exit_code)
 

@@ -188,8 +188,7 @@ class Dataset:
     Args:
       host_index: of this host.
       num_hosts: that share the rows of a batch.
-      rows: of a batch, those of each host, as a mesh divides them; by default
-        equal parts in the order of the hosts.
+      rows: those of each host; by default equal parts, in order.
 
     Raises:
       errors.ConfigError: the data shards cannot be divided among the hosts,

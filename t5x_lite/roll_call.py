@@ -95,6 +95,12 @@ class RollCall:
       line.settimeout(BEAT)
     threading.Thread(target=self._watch, name="roll call", daemon=True).start()
 
+  def tell(self, code: int, reason: str) -> None:
+    """Says why this process ends; it is about to."""
+    self._left.set()
+    for line in self._lines.values():
+      line.send(bye=code, why=reason)
+
   def leave(self, code: int, reason: str = "") -> None:
     """Says that this process ends, and why.
 
@@ -102,9 +108,7 @@ class RollCall:
     service is in it, and its end would abort them before they can say why
     they end.
     """
-    self._left.set()
-    for line in self._lines.values():
-      line.send(bye=code, why=reason)
+    self.tell(code, reason)
     deadline = time.monotonic() + GRACE
     while self.index == 0 and self._lines and time.monotonic() < deadline:
       for index, line in list(self._lines.items()):
@@ -243,7 +247,9 @@ class RollCall:
         self._failed.append((deadline, message["failed"]))
       elif "bye" in message:
         line.closing, code = True, message["bye"]
-        if code not in (0, errors.Preempted.exit_code):
+        if code == errors.ProcessLost.exit_code:
+          self._lose(message["why"])  # it knows of the loss of a third
+        elif code not in (0, errors.Preempted.exit_code):
           reason = f"{name} ended with exit code {code}: {message['why']}"
           self._failed.append((time.monotonic() + GRACE, reason))
           for other in self._lines.values():

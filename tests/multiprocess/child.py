@@ -1,9 +1,9 @@
 """One of several processes, with no model: what is left are the meetings.
 
-  child.py sum       each puts its rows of a batch; their sum is printed
-  child.py late      process 1 does not come to a barrier
-  child.py fail      process 1 raises an error
-  child.py hang      process 0 dies, the others wait in a collective
+Each puts its rows of a batch and prints their sum.  Then, by the argument,
+"late": process 1 does not come to a barrier; "fail": it raises an error;
+"kill": it dies, or "kill first": process 0 does, and the others wait in
+collectives; "hang": so they do anyhow, under a watchdog.
 """
 
 import argparse
@@ -63,7 +63,9 @@ if __name__ == "__main__":
       options.coordinator_address, options.num_processes, options.process_id
     )
     if place is not None:
-      member.join(place, seconds=float(os.environ.get("WAIT", 60)), preemptible=False)
+      member.join(
+        place, seconds=float(os.environ.get("WAIT", 60)), preemptible=False
+      )
     main(options.what)
   except Exception as error:
     member.settle(error)

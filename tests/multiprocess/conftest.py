@@ -36,7 +36,8 @@ def logged(self):
   if self._record["split"] == "train" and "IDS" in os.environ:
     time.sleep(float(os.environ.get("SLOWLY", 0)))
     rows = np.concatenate([batch["inputs"], batch["targets"]], axis=1)
-    with open(f"{{os.environ['IDS']}}/ids-{{os.environ['PROCESS']}}.jsonl", "a") as f:
+    name = f"{{os.environ['IDS']}}/ids-{{os.environ['PROCESS']}}.jsonl"
+    with open(name, "a") as f:
       f.write(json.dumps([zlib.crc32(row.tobytes()) for row in rows]) + "\\n")
   return batch
 

@@ -1,5 +1,6 @@
 """Real processes of a command, on virtual devices of the CPU."""
 
+import itertools
 import json
 import pathlib
 import socket
@@ -116,5 +117,5 @@ def ids(folder: pathlib.Path, count: int) -> list[list[int]]:
     [json.loads(line) for line in (folder / f"ids-{i}.jsonl").open()]
     for i in range(count)
   ]
-  return [sum(parts, []) for parts in zip(*read, strict=False)]
-
+  parts = zip(*read, strict=False)
+  return [list(itertools.chain(*batch)) for batch in parts]

@@ -189,8 +189,8 @@ class DataIterator:
   ):
     """Args other than the streams by shard: see `datasets.Dataset.iterator`.
 
-    `share` is what this host yields; of a finite dataset every host reads all,
-    so that all end with the same batch.  `caches` are those that are read, by
+    `share` has the shards whose rows this host yields; of a finite dataset it
+    reads all, so that all hosts end with the same batch.  `caches` are those that are read, by
     task; `reopen` returns the pipelines that read others.
     """
     self._streams = streams
@@ -226,11 +226,14 @@ class DataIterator:
       raise StopIteration
     self._at_start = False
     parts = [_filled(rows[shard], self._rows) for shard in self._share.visible]
-    batch = {
+    return {
       key: np.concatenate([part[key] for part in parts]) for key in parts[0]
     }
+
+  def own(self, batch: Mapping[str, np.ndarray]) -> Batch:
+    """Of a batch, the rows that this host's devices hold; mostly all."""
     taken = self._share.taken
-    return batch if taken is None else {k: v[taken] for k, v in batch.items()}
+    return {k: v if taken is None else v[taken] for k, v in batch.items()}
 
   def save(self, directory: str | os.PathLike[str]) -> None:
     """Writes the state of this host's shards into `directory`.

@@ -79,7 +79,7 @@ class Group:
         child.kill()
         child.wait()
 
-  def wait(self, seconds=400) -> list[int]:
+  def wait(self, seconds=1500) -> list[int]:
     deadline = time.monotonic() + seconds
     return [
       child.wait(timeout=max(deadline - time.monotonic(), 0.1))
@@ -92,7 +92,7 @@ class Group:
   def everything(self) -> str:
     return "\n".join(f"== {i}\n{self.said(i)}" for i in range(len(self.logs)))
 
-  def until(self, ready, seconds=400) -> None:
+  def until(self, ready, seconds=1500) -> None:
     """Waits for `ready()`, while all of them run."""
     deadline = time.monotonic() + seconds
     while not ready():

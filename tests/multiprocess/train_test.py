@@ -72,58 +72,36 @@ def test_computes_what_one_process_computes(runs, train, one, count, request):
   assert _ids(workdir, count)[: processes.STEPS] == batches
 
 
-def test_is_the_same_to_the_bit_from_run_to_run(runs, train, four):
-  train(4, runs / "again")
-  assert commands.history(runs / "again") == commands.history(four)
-  _assert_same_arrays(runs / "again", four)
-
-
 @pytest.fixture(scope="module")
-def half(runs, train):
-  """Saved by four processes, at half of the steps."""
-  train(4, runs / "half", f"--gin.TRAIN_STEPS={processes.STEPS // 2}")
-  return runs / "half"
-
-
-@pytest.mark.parametrize("count", [4, 2, 1])
-def test_others_go_on(runs, train, half, four, one, count):
-  workdir = runs / f"half-{count}"
-  shutil.copytree(half, workdir)
-  train(count, workdir)
-  if count == 4:
-    assert commands.history(workdir) == commands.history(four)
-    _assert_same_arrays(workdir, four)
-  _assert_close(commands.history(workdir), commands.history(one))
-  rest = processes.STEPS // 2
-  batches = _ids(one, 1)[rest : processes.STEPS]
-  assert _ids(workdir, count)[:rest] == batches
-
-
-@pytest.mark.parametrize("told", [0, 2])
-def test_all_stop_when_one_is_preempted(runs, train, user, cache, four, told):
-  """SIGTERM to one of four; four go on, and of a copy two."""
-  workdir = runs / f"preempted-{told}"
-  command = commands.command("train", f"--workdir={workdir}", *processes.TRAIN)
-  ids = runs / f"preempted-{told}-ids"
+def preempted(runs, user, cache):
+  """Four processes, of which number 2 got SIGTERM; and the step it saved."""
+  workdir, ids = runs / "preempted", runs / "preempted-ids"
   ids.mkdir()
+  command = commands.command("train", f"--workdir={workdir}", *processes.TRAIN)
   slow = {"IDS": str(ids), "SLOWLY": "0.7"}
   with processes.Group(4, command, user, **cache, **slow) as group:
     log = workdir / "metrics.jsonl"
     group.until(lambda: log.exists() and len(log.read_text().splitlines()) > 2)
-    group.children[told].send_signal(signal.SIGTERM)
+    group.children[2].send_signal(signal.SIGTERM)
     assert group.wait() == [75] * 4, group.everything()
   names = [path.name for path in (workdir / "checkpoints").iterdir()]
   step = max(int(name) for name in names if name.isdigit())
-  assert 2 <= step < processes.STEPS
   for index in range(4):
     assert f"stopped by SIGTERM after saving step {step}" in group.said(index)
-  shutil.copytree(workdir, runs / f"preempted-{told}-two")
-  shutil.rmtree(ids)
-  train(4, workdir)
-  assert commands.history(workdir) == commands.history(four)
-  _assert_same_arrays(workdir, four)
-  if told:
-    train(2, runs / f"preempted-{told}-two")
-    _assert_close(
-      commands.history(runs / f"preempted-{told}-two"), commands.history(four)
-    )
+  return workdir, step
+
+
+@pytest.mark.parametrize("count", [4, 2, 1])
+def test_others_go_on(runs, train, preempted, four, one, count):
+  """With what four processes saved; to the bit if they are four, too."""
+  saved, step = preempted
+  assert 2 <= step < processes.STEPS
+  workdir = runs / f"resumed-{count}"
+  shutil.copytree(saved, workdir)
+  train(count, workdir)
+  _assert_close(commands.history(workdir), commands.history(one))
+  rest = _ids(one, 1)[step : processes.STEPS]
+  assert _ids(workdir, count)[: len(rest)] == rest
+  if count == 4:  # and so runs are the same to the bit, one by one
+    assert commands.history(workdir) == commands.history(four)
+    _assert_same_arrays(workdir, four)

@@ -37,6 +37,7 @@ examples:
 Each line of their output begins with the number of its process.  A signal
 goes to all of them; `kill PID` with the pid of one, which they print, is a
 preemption.  When one fails, all end, with its exit code."""
+_NOISE = b"[Gloo] Rank "  # a line for each device and computation
 _DEVICES = "--xla_force_host_platform_device_count="
 
 
@@ -171,6 +172,8 @@ def _show(
   """Prints what a process says, line by line, with its number in front."""
   assert child.stdout is not None
   for line in child.stdout:
+    if line.startswith(_NOISE):
+      continue
     with printing:
       text = line.decode(errors="replace").rstrip("\n")
       print(f"[{index}] {text}", flush=True)

@@ -190,8 +190,8 @@ class DataIterator:
     """Args other than the streams by shard: see `datasets.Dataset.iterator`.
 
     `share` has the shards whose rows this host yields; of a finite dataset it
-    reads all, so that all hosts end with the same batch.  `caches` are those that are read, by
-    task; `reopen` returns the pipelines that read others.
+    reads all, so that all hosts end with the same batch.  `caches` are those
+    that are read, by task; `reopen` returns the pipelines that read others.
     """
     self._streams = streams
     self._share = share

@@ -5,6 +5,8 @@ in: a Cloud TPU slice (or several), Slurm's srun, an indexed job or JobSet of
 Kubernetes, mpirun.  JAX's own detection tells where process 0 is; where it
 cannot, and the environment yet names several processes, that is an error:
 each would else train alone, in the same workdir.
+
+JAX is imported inside functions: the help does without.
 """
 
 import ctypes
@@ -16,10 +18,8 @@ import sys
 import time
 from typing import Any, NamedTuple
 
-import jax
-
 import t5x_lite
-from t5x_lite import compat, errors, roll_call
+from t5x_lite import errors, roll_call
 
 WAIT = 300  # seconds for all processes to come
 _SETTLE = 8.0  # seconds for the roll call to tell why a collective failed
@@ -89,6 +89,8 @@ def place(
   """
   if count == 1:
     return None
+  from t5x_lite import compat
+
   coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
   given = (coordinator, count, index)
   found = compat.cluster_environment() if None in given else None
@@ -170,6 +172,10 @@ class Member:
       ProcessLost: some did not come.
       ConfigError: their numbers or versions do not fit.
     """
+    import jax
+
+    from t5x_lite import compat
+
     roll = roll_call.RollCall(at.coordinator, at.count, at.index, self._end)
     roll.meet(
       seconds, f"t5x_lite {t5x_lite.__version__}, jax {jax.__version__}"
@@ -211,13 +217,15 @@ class Member:
     known a moment later, and ends this process with what is the matter.
     """
     roll, cause = self._roll, error
+    if roll is None or isinstance(error, errors.ProcessLost):
+      return
+    import jax
+
     while not isinstance(cause, jax.errors.JaxRuntimeError):
       following = cause.__cause__ or cause.__context__
       if following is None:
         return
       cause = following
-    if roll is None or isinstance(error, errors.ProcessLost):
-      return
     deadline = time.monotonic() + _SETTLE
     while time.monotonic() < deadline:
       if roll.trouble:
@@ -229,6 +237,8 @@ class Member:
     if self._roll is None:
       return
     if code == 0:
+      import jax
+
       jax.distributed.shutdown()  # waits until all have come to their end
       self._roll.leave(0)
       return

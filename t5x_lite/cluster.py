@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import t5x_lite
 from t5x_lite import errors, roll_call
@@ -26,7 +26,8 @@ _SETTLE = 8.0  # seconds for the roll call to tell why a collective failed
 _log = logging.getLogger(__name__)
 
 
-class _Launcher(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Launcher:
   """What tells, in the environment, that there are several processes."""
 
   name: str
@@ -191,7 +192,7 @@ class Member:
     )
     if at.index:
       # What all have to say, process 0 says.
-      logging.getLogger("t5x_lite").setLevel(logging.WARNING)
+      logging.getLogger("t5x_lite").setLevel(logging.ERROR)
       sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the end)
     else:
       _log.info(

@@ -201,7 +201,7 @@ class Partitioner:
     processes the same ones.
     """
     held: list[set[int]] = [set() for _ in range(jax.process_count())]
-    places = self.batch_sharding().devices_indices_map((size,))
+    places: Any = self.batch_sharding().devices_indices_map((size,))
     for device, (part,) in places.items():
       held[device.process_index].update(range(*part.indices(size)))
     return [sorted(rows) for rows in held]
@@ -219,7 +219,7 @@ class Partitioner:
     length = len(rows) // len(held)  # of a part
     shape = (length * parts, *rows.shape[1:])
 
-    def data(index: tuple[slice, ...]) -> np.ndarray:
+    def data(index: Any) -> np.ndarray:
       first = held.index((index[0].start or 0) // length) * length
       return rows[(slice(first, first + length), *index[1:])]
 

@@ -4,12 +4,12 @@ JAX's own services abort the whole process when a peer is late or lost, and do
 not say which.  So before they start, the processes meet at the coordinator's
 address: process 0 listens there until all have come, tells everyone who they
 are, and lets go of the port, which JAX's service then takes.  The connections
-stay.  The kernel closes those of a process that dies, and a host that is cut
-off falls silent; either way process 0 tells all others whom they lost.
+stay.  The kernel closes those of a process that dies, and soon of a host that
+is cut off; then process 0 tells all others whom they lost.
 
-Messages are JSON, one a line.  A process sends "hello", then "alive" now and
-then, and "bye" with its exit code; process 0 answers with "members" or
-"refused", then "alive", "bye", "failed" of another's bye, and "lost".
+Messages are JSON, one a line.  A process sends "hello", and "bye" with its exit
+code; process 0 answers with "members" or "refused", then "bye", "failed" of
+another's bye, and "lost".
 """
 
 import os
@@ -21,8 +21,7 @@ from collections.abc import Callable, Mapping
 
 from t5x_lite import errors, wires
 
-BEAT = 2.0  # seconds between signs of life
-SILENCE = 30.0  # seconds without one, and a process counts as lost
+_PERIOD = 0.5  # seconds between two looks at the clock
 # Seconds in which others may end by themselves when one has failed: mostly
 # all have the same reason, and their own message tells more.
 GRACE = 15.0
@@ -91,8 +90,7 @@ class RollCall:
     else:
       self._report(seconds, facts, own)
     for line in self._lines.values():
-      line.seen = time.monotonic()
-      line.settimeout(BEAT)
+      line.settimeout(GRACE)
     threading.Thread(target=self._watch, name="roll call", daemon=True).start()
 
   def tell(self, code: int, reason: str) -> None:
@@ -216,25 +214,21 @@ class RollCall:
     )
 
   def _watch(self) -> None:
-    """The thread: gives signs of life, and looks for those of others."""
+    """The thread: hears what others say, and that they are gone."""
     with selectors.DefaultSelector() as selector:
       for index, line in self._lines.items():
         selector.register(line, selectors.EVENT_READ, index)
-      told = time.monotonic()
       while not self._left.is_set():
-        for key, _ in selector.select(BEAT / 4):
+        for key, _ in selector.select(_PERIOD):
           if self._left.is_set():
             return
           index = key.data
           messages = self._lines[index].receive()
           if not self._heard(index, messages):
             selector.unregister(key.fileobj)
-        now = time.monotonic()
-        if now - told > BEAT:
-          told = now
-          for line in self._lines.values():
-            line.send(alive=True)
-        self._judge(now)
+        for deadline, reason in self._failed:
+          if time.monotonic() > deadline:
+            self._lose(reason)
 
   def _heard(self, index: int, messages: list[wires.Message] | None) -> bool:
     """Notes what a process says; whether there can be more."""
@@ -256,20 +250,8 @@ class RollCall:
             if self.index == 0 and other is not line:
               other.send(failed=reason)
     if messages is None and not line.closing:
-      self._lose(f"{name} is gone: it died without a word")
+      self._lose(f"{name} is gone: it died, or its host is cut off")
     return messages is not None
-
-  def _judge(self, now: float) -> None:
-    """Whether someone failed a while ago, or is silent."""
-    for deadline, reason in self._failed:
-      if now > deadline:
-        self._lose(reason)
-    for index, line in self._lines.items():
-      if not line.closing and now - line.seen > SILENCE:
-        self._lose(
-          f"{named(index, self.members)} is gone: nothing was heard of it for"
-          f" {SILENCE:.0f} s"
-        )
 
   def _lose(self, reason: str) -> None:
     if self._left.is_set():

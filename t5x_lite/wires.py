@@ -3,7 +3,6 @@
 import json
 import socket
 import threading
-import time
 from typing import Any
 
 from t5x_lite import errors
@@ -17,9 +16,8 @@ class Line:
   def __init__(self, connection: socket.socket):
     self._socket, self._received = connection, b""
     self._writing = threading.Lock()
-    self.seen = time.monotonic()
     self.closing = False  # has said "bye"
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _keep_alive(connection)
 
   def fileno(self) -> int:
     """For selectors."""
@@ -44,7 +42,6 @@ class Line:
       return None
     if not data:
       return None
-    self.seen = time.monotonic()
     *lines, self._received = (self._received + data).split(b"\n")
     try:
       found = [json.loads(line) for line in lines if line]
@@ -59,6 +56,20 @@ class Line:
   def close(self) -> None:
     """Ends the connection."""
     self._socket.close()
+
+
+def _keep_alive(connection: socket.socket) -> None:
+  """Lets the kernel find out that the peer's host is gone, within 30 s.
+
+  Not a thread of ours, which a long call may keep from running: loading a
+  large library does, and nobody is to be taken for dead because of it.
+  """
+  connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+  connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+  settings = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+  for name, value in settings.items():
+    if hasattr(socket, name):  # Linux
+      connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def listening(address: str) -> socket.socket:

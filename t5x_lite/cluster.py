@@ -22,7 +22,7 @@ import t5x_lite
 from t5x_lite import errors, roll_call
 
 WAIT = 300  # seconds for all processes to come
-_SETTLE = 8.0  # seconds for the roll call to tell why a collective failed
+_SETTLE = 12.0  # seconds for the roll call to tell why a collective failed
 _log = logging.getLogger(__name__)
 
 
@@ -178,10 +178,10 @@ class Member:
     from t5x_lite import compat
 
     roll = roll_call.RollCall(at.coordinator, at.count, at.index, self._end)
+    self._roll = roll
     roll.meet(
       seconds, f"t5x_lite {t5x_lite.__version__}, jax {jax.__version__}"
     )
-    self._roll = roll
     self._explain_aborts()
     compat.initialize_distributed(
       at.coordinator,
@@ -227,8 +227,9 @@ class Member:
       if following is None:
         return
       cause = following
-    deadline = time.monotonic() + _SETTLE
-    while time.monotonic() < deadline:
+    # By turns, not by the clock: on a machine that is busy, this thread may
+    # not run for long, and the roll call's may not have run either.
+    for _ in range(round(_SETTLE / 0.1)):
       if roll.trouble:
         self._end(roll.trouble)
       time.sleep(0.1)

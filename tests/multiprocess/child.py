@@ -19,10 +19,25 @@ import numpy as np
 from t5x_lite import cluster, errors, hosts, partitioning
 
 
+def _check_rows():
+  """Devices get their rows, also where processes hold the same ones."""
+  batch = np.arange(36, dtype=np.float32).reshape(12, 3)
+  count = jax.process_count()
+  for shape in ({"data": -1}, {"model": count, "data": -1}, {"model": -1}):
+    rules = {"batch": "data"} if "data" in shape else {}
+    made = partitioning.Partitioner(shape, rules)
+    rows = made.rows(12)[jax.process_index()]
+    assert len(rows) == (12 // count if len(shape) == 1 and rules else 12)
+    value = made.put({"x": batch[rows]})["x"]
+    assert value.shape == batch.shape
+    for shard in value.addressable_shards:
+      np.testing.assert_array_equal(shard.data, batch[shard.index])
+
+
 def main(what: str) -> int:
   own = jax.process_index()
-  mesh = {"data": -1}
-  made = partitioning.Partitioner(mesh, {"batch": "data"})
+  _check_rows()
+  made = partitioning.Partitioner({"data": -1}, {"batch": "data"})
   batch = np.arange(36, dtype=np.float32).reshape(12, 3)
   rows = made.rows(12)[own]
   value = made.put({"x": batch[rows]})["x"]

@@ -9,6 +9,7 @@ each would else train alone, in the same workdir.
 JAX is imported inside functions: the help does without.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import logging
@@ -16,6 +17,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import t5x_lite
@@ -94,22 +96,26 @@ def place(
 
   coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
   given = (coordinator, count, index)
-  found = compat.cluster_environment() if None in given else None
-  launcher = next((x for x in _LAUNCHERS if x.index in os.environ), None)
+  with _asking():
+    found = compat.cluster_environment() if None in given else None
+  # A batch script of Slurm's has an index, and is yet alone.
+  launcher = next(
+    (x for x in _LAUNCHERS if {x.count, x.index} <= os.environ.keys()), None
+  )
   devices = None
   if found is not None:
-    count = found.get_process_count() if count is None else count
-    if count == 1:
-      return None
-    index = found.get_process_id() if index is None else index
-    coordinator = coordinator or found.get_coordinator_address(
-      timeout_secs=WAIT,  # for process 0 to have a name
-      override_coordinator_port=os.environ.get("JAX_COORDINATOR_PORT"),
-    )
-    devices = compat.own_gpus(found)
+    with _asking():
+      count = found.get_process_count() if count is None else count
+      if count == 1:
+        return None
+      index = found.get_process_id() if index is None else index
+      coordinator = coordinator or found.get_coordinator_address(
+        timeout_secs=WAIT,  # for process 0 to have a name
+        override_coordinator_port=os.environ.get("JAX_COORDINATOR_PORT"),
+      )
+      devices = compat.own_gpus(found)
   elif launcher is not None and None in given:
-    named = os.environ.get(launcher.count)
-    count = int(named) if count is None and named else count
+    count = int(os.environ[launcher.count]) if count is None else count
     if count == 1:
       return None
     index = int(os.environ[launcher.index]) if index is None else index
@@ -120,6 +126,20 @@ def place(
     _explain(launcher, coordinator, count, index)
   assert coordinator is not None and count is not None and index is not None
   return Place(coordinator, count, index, devices)
+
+
+@contextlib.contextmanager
+def _asking() -> Iterator[None]:
+  """Makes of what goes wrong when a launcher is asked an error to mend."""
+  try:
+    yield
+  except Exception as error:
+    raise errors.ConfigError(
+      "what launched this process cannot be asked about the others:"
+      f" {type(error).__name__}: {error}\nGive --coordinator_address,"
+      " --num_processes and --process_id, or --num_processes=1 for a run of"
+      " this process alone"
+    ) from error
 
 
 def _explain(launcher: _Launcher | None, *given: str | int | None) -> None:

@@ -80,6 +80,11 @@ def test_one_task_of_slurm(monkeypatch):
   assert cluster.place() is None
 
 
+def test_a_batch_script_of_slurm(monkeypatch):
+  given(monkeypatch, SLURM_JOB_ID="1", SLURM_PROCID="0", SLURM_LOCALID="0")
+  assert cluster.place() is None
+
+
 def test_a_job_of_slurm_outside_of_its_tasks(monkeypatch):
   given(monkeypatch, SLURM_JOB_ID="1", SLURM_NTASKS="4")
   with pytest.raises(errors.ConfigError, match="4 tasks .* start it with srun"):
@@ -117,11 +122,18 @@ def test_other_mpi_tells_all_but_the_address(monkeypatch, count, index):
 
 
 def test_a_pod_of_an_indexed_job_without_the_package(monkeypatch):
-  pytest.importorskip("jax")
   given(monkeypatch, JOB_COMPLETION_INDEX="2")
   with pytest.raises(errors.ConfigError, match="this is pod 2 of an indexed"):
     cluster.place()
   assert cluster.place("a:1", 4, 2) == cluster.Place("a:1", 4, 2)
+
+
+def test_a_launcher_that_does_not_answer(monkeypatch):
+  slurm(monkeypatch)
+  monkeypatch.setenv("SLURM_JOB_ID", "not a number")
+  with pytest.raises(errors.ConfigError, match="cannot be asked .* ValueErr"):
+    cluster.place()
+  assert cluster.place("a:1").coordinator == "a:1"
 
 
 def test_tpu_on_gke(monkeypatch):

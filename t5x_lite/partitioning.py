@@ -172,13 +172,42 @@ class Partitioner:
     """Sharding of arrays whose first dimension is the batch."""
     return NamedSharding(self.mesh, rules.spec(("batch",), self.rules, 1))
 
+  def rows(self, size: int) -> list[list[int]]:
+    """Which rows of a batch each process's devices hold, in rising order.
+
+    A mesh may give a process rows that are not neighbours, and several
+    processes the same ones.
+    """
+    held: list[set[int]] = [set() for _ in range(jax.process_count())]
+    places: Any = self.batch_sharding().devices_indices_map((size,))
+    for device, (part,) in places.items():
+      held[device.process_index].update(range(*part.indices(size)))
+    return [sorted(rows) for rows in held]
+
   def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Global arrays from this host's rows of the batch."""
+    """Global arrays from this host's rows of the batch, those of `rows`."""
     sharding = self.batch_sharding()
-    return {
-      name: jax.make_array_from_process_local_data(sharding, rows)
-      for name, rows in batch.items()
-    }
+    if jax.process_count() == 1:
+      return {k: jax.device_put(rows, sharding) for k, rows in batch.items()}
+    return {name: self._global(rows, sharding) for name, rows in batch.items()}
+
+  def _global(self, rows: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    parts = self.axis_size("batch", self.mesh.shape)
+    held = self._held_parts
+    length = len(rows) // len(held)  # of a part
+    shape = (length * parts, *rows.shape[1:])
+
+    def data(index: Any) -> np.ndarray:
+      first = held.index((index[0].start or 0) // length) * length
+      return rows[(slice(first, first + length), *index[1:])]
+
+    return jax.make_array_from_callback(shape, sharding, data)
+
+  @functools.cached_property
+  def _held_parts(self) -> list[int]:
+    """Of a batch cut into one part for each data-parallel shard."""
+    parts = self.axis_size("batch", self.mesh.shape)
+    return self.rows(parts)[jax.process_index()]
 
   def axis_size(self, name: str, mesh_shape: Mapping[str, int]) -> int:
     """Into how many parts a logical axis is cut on such a mesh."""

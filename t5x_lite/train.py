@@ -31,6 +31,7 @@ from t5x_lite import (
 )
 from t5x_lite import evaluators as evaluation
 from t5x_lite import prefetch as prefetching
+from t5x_lite import watchdog as watchdogs
 from t5x_lite.auto_mesh import Automatic
 from t5x_lite.compilation import Compilation
 from t5x_lite.datasets import Dataset
@@ -63,6 +64,7 @@ def train(
   seed: int = 0,
   profile: profiling.Profile = profiling.Profile(),  # noqa: B008 (frozen)
   compilation: Compilation = Compilation(),  # noqa: B008 (frozen)
+  watchdog: watchdogs.Watchdog = watchdogs.Watchdog(),  # noqa: B008 (frozen)
   dry_run: bool = False,
 ) -> None:
   """Trains until `num_steps`, going on from what `workdir` holds.
@@ -87,12 +89,14 @@ def train(
     seed: of parameters and dropout (the dataset has its own).
     profile: steps to trace.
     compilation: XLA's options and its cache.
+    watchdog: how long nothing may move.
     dry_run: print what would be done; touch no file.
 
   Raises:
     ConfigError: parts that do not fit, or a workdir made by another run.
     DataError, CheckpointError, NonFiniteError: as their names say.
     Preempted: SIGTERM came; the state is saved.
+    ProcessLost: other processes of the run did not come to a meeting.
   """
   for name, value in (
     ("num_steps", num_steps),
@@ -128,6 +132,7 @@ def train(
     describe.print_run(trainer, dataset, num_steps=num_steps, workdir=workdir)
     return
   watch = stopwatch.Stopwatch()
+  watchdogs.follow(watch, watchdog)
   with checkpointer.open(workdir) as session:
     run_record.check(
       workdir,
@@ -137,7 +142,9 @@ def train(
     )
     with watch.part(stopwatch.START):
       iterator = dataset.iterator(
-        host_index=jax.process_index(), num_hosts=jax.process_count()
+        host_index=jax.process_index(),
+        num_hosts=jax.process_count(),
+        rows=trainer.partitioner.rows(dataset.batch_size),
       )
       with watch.part(stopwatch.RESTORE):
         state = session.restore(trainer.abstract, iterator, init=trainer.init)
@@ -162,7 +169,7 @@ def train(
         num_steps,
         start_step=start,
         stopwatch=watch,
-        num_devices=partitioner.mesh.size,
+        num_devices=trainer.partitioner.mesh.size,
         enabled=enabled,
       ) as progress,
     ):
@@ -171,7 +178,10 @@ def train(
         trainer=trainer,
         session=session,
         batches=prefetching.batches(
-          iterator, trainer.put, size=prefetch, limit=num_steps - start
+          iterator,
+          lambda rows: trainer.put(iterator.own(rows)),
+          size=prefetch,
+          limit=num_steps - start,
         ),
         evaluators=evaluation.in_workdir(evaluators, workdir),
         summaries=summaries,

@@ -103,7 +103,7 @@ def _compare(
     (name, _shown(saved, name), _shown(current, name))
     for name in names
     if not any(_within(name, field) for field in ignore)
-    and (saved.get(name, _ABSENT) != current.get(name, _ABSENT))
+    and not _alike(name, saved, current)
   ]
   if not rows:
     return
@@ -112,6 +112,14 @@ def _compare(
     f" fields differ:\n{_table(rows)}\n"
     "Use another --workdir, or the saved values to go on with this run."
   )
+
+
+def _alike(
+  name: str, saved: Mapping[str, Any], current: Mapping[str, Any]
+) -> bool:
+  if name not in saved:  # younger than the record, and off
+    return current[name] is None
+  return name in current and saved[name] == current[name]
 
 
 def _within(name: str, field: str) -> bool:

@@ -86,6 +86,13 @@ def test_tells_null_and_types_apart(tmp_path):
     run_record.check(tmp_path, changed(data={"batch_size": "8"}))
 
 
+def test_a_younger_field_that_is_off_is_no_difference(tmp_path):
+  run_record.check(tmp_path, RECORD)
+  run_record.check(tmp_path, changed(optimizer={"offload": None}))
+  with pytest.raises(errors.ConfigError, match=r"offload: +saved \(absent\)"):
+    run_record.check(tmp_path, changed(optimizer={"offload": False}))
+
+
 def test_a_long_list_fits_a_screen(tmp_path):
   run_record.check(
     tmp_path, {"model": {f"layer_{i}": "x" * 200 for i in range(100)}}

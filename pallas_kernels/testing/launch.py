@@ -104,7 +104,7 @@ def compile_for(
     shutil.rmtree(dumps, ignore_errors=True)  # of the time before
     dumps.mkdir()
     # Flags of the caller, such as to optimize less, would change the figures.
-    cleared = dict.fromkeys(_FLAGS, "")
+    cleared = dict.fromkeys(_FLAGS)
     answer = ask(
       _WORKER,
       request,
@@ -149,7 +149,7 @@ def _importable(target: str | Callable[..., Any]) -> str:
 def ask(
   worker: str,
   request: Mapping[str, Any],
-  environment: Mapping[str, str],
+  environment: Mapping[str, str | None],
   directory: pathlib.Path,
   timeout: float,
   *,
@@ -161,7 +161,7 @@ def ask(
     worker: the module; `python -m worker REQUEST ANSWER` reads the first file
       and writes the second, both JSON.
     request: what it is asked; JSON values.
-    environment: variables that differ from this process's.
+    environment: variables that differ from this process's; None for none.
     directory: for the files and `log.txt`, what the process wrote.
     timeout: seconds.
     what: is compiled, for messages.
@@ -173,14 +173,15 @@ def ask(
   question.write_text(json.dumps(request))
   answer.unlink(missing_ok=True)
   paths = [path or os.getcwd() for path in sys.path]
+  variables = {
+    **os.environ,
+    "JAX_PLATFORMS": "cpu",
+    "PYTHONPATH": os.pathsep.join(paths),
+    **environment,
+  }
   done = subprocess.Popen(
     [sys.executable, "-m", worker, str(question), str(answer)],
-    env={
-      **os.environ,
-      "JAX_PLATFORMS": "cpu",
-      "PYTHONPATH": os.pathsep.join(paths),
-      **environment,
-    },
+    env={k: v for k, v in variables.items() if v is not None},
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,

@@ -57,7 +57,8 @@ def _step(
   try:
     made = lowered.compile()
   except Exception as error:
-    if _TOO_LARGE not in str(error):
+    # A kernel too large for VMEM is not the run's fault.
+    if _TOO_LARGE not in str(error) or "vmem" in str(error):
       raise
     return _too_large(run, step, places, str(error))
   return report.of(run, step, made, places, time.monotonic() - begin).as_json()

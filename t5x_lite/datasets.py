@@ -15,7 +15,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from t5x_lite import errors, pieces, vocabularies
-from t5x_lite.pipelines import cached, iterator, providers, shards, stream
+from t5x_lite.pipelines import (
+  cached,
+  divide,
+  iterator,
+  providers,
+  shards,
+  stream,
+)
 
 DataIterator = iterator.DataIterator
 
@@ -177,9 +184,18 @@ class Dataset:
     }
 
   def iterator(
-    self, *, host_index: int = 0, num_hosts: int = 1
+    self,
+    *,
+    host_index: int = 0,
+    num_hosts: int = 1,
+    rows: Sequence[Sequence[int]] | None = None,
   ) -> iterator.DataIterator:
     """Returns an iterator over the rows of one host, from the beginning.
+
+    Args:
+      host_index: of this host.
+      num_hosts: that share the rows of a batch.
+      rows: those of each host; by default equal parts, in order.
 
     Raises:
       errors.ConfigError: the data shards cannot be divided among the hosts,
@@ -187,15 +203,12 @@ class Dataset:
       errors.DataError: there is no data, or an endless pipeline has state
         that cannot be saved or fixed by a seed.
     """
-    if self.num_shards % num_hosts:
-      raise errors.ConfigError(
-        f"{self.num_shards} data shards cannot be divided among {num_hosts} "
-        "hosts: set Dataset.num_shards to a multiple of the number of hosts"
-      )
-    share = self.num_shards // num_hosts
-    visible = range(host_index * share, (host_index + 1) * share)
+    share = divide.share(
+      self.batch_size, self.num_shards, host_index, num_hosts, rows
+    )
     # All hosts must see the end of finite data with the same batch.
-    read = visible if self.num_epochs is None else range(self.num_shards)
+    endless = self.num_epochs is None
+    read = share.visible if endless else range(self.num_shards)
     sizes = self._vocab_sizes()
     pipelines = self._pipelines(self.tables)
     for shard in read:
@@ -211,7 +224,7 @@ class Dataset:
     }
     return iterator.DataIterator(
       streams,
-      visible=visible,
+      share=share,
       num_shards=self.num_shards,
       rows_per_shard=self.batch_size // self.num_shards,
       record=self.fingerprint(),

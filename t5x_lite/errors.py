@@ -38,6 +38,18 @@ class NonFiniteError(UserError):
   exit_code = 5
 
 
+class ProcessLost(UserError):
+  """Another process of the run is gone, or did not come."""
+
+  exit_code = 6
+
+
+class Hung(UserError):
+  """Nothing moved for longer than the watchdog allows."""
+
+  exit_code = 7
+
+
 class TooLargeError(UserError):
   """A program that does not fit into the memory of its devices."""
 

@@ -47,10 +47,9 @@ class ExampleBatches:
 
   def put(self, features: Arrays) -> dict[str, jax.Array]:
     """Features [B ...] on the devices, from this host's share of the rows."""
-    share = self.size // jax.process_count()
-    start = share * jax.process_index()
+    own = self.partitioner.rows(self.size)[jax.process_index()]
     return self.partitioner.put(
-      {name: rows[start : start + share] for name, rows in features.items()}
+      {name: rows[own] for name, rows in features.items()}
     )
 
   def run(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 import t5x_lite
-from t5x_lite import commands, errors
+from t5x_lite import commands, errors, launch
 
 EXIT_CODES = """\
 exit codes:
@@ -16,6 +16,8 @@ exit codes:
   3    data that cannot be read or does not fit the model
   4    a checkpoint that cannot be written, read or used for this run
   5    loss, gradients or parameters became NaN or infinite
+  6    another process of the run is lost, or did not come
+  7    nothing moved for longer than WATCHDOG_MINUTES; all stacks are shown
   8    the program does not fit into the memory of the devices
   75   stopped by SIGTERM after saving; the same command goes on from there
   130  interrupted from the keyboard"""
@@ -83,7 +85,36 @@ def _parser(command: commands.Command) -> argparse.ArgumentParser:
     action="store_true",
     help="show each macro of the files, its value and its place",
   )
+  if command.computes:
+    _add_processes(parser)
   return parser
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+  """Flags of runs of several processes, which most launchers spare one."""
+  add = parser.add_argument_group(
+    "several processes",
+    "found by itself on Cloud TPU, Slurm, Kubernetes and with Open MPI",
+  ).add_argument
+  add(
+    "--coordinator_address",
+    metavar="HOST:PORT",
+    help="of process 0; the port is any that is free there",
+  )
+  add(
+    "--num_processes",
+    metavar="N",
+    type=int,
+    help="how many there are; 1 is a run alone, whatever the launcher says",
+  )
+  add("--process_id", metavar="I", type=int, help="of this one, 0 to N - 1")
+  add(
+    "--wait_seconds",
+    metavar="S",
+    type=float,
+    default=300.0,
+    help="to wait for all to come (default 300)",
+  )
 
 
 def parse(command: commands.Command, argv: Sequence[str]) -> argparse.Namespace:
@@ -147,6 +178,7 @@ def overview() -> str:
   """The text of `t5x_lite --help`."""
   words = commands.COMMANDS.values()
   listed = "\n".join(f"  {c.name:<8} {c.summary}" for c in words)
+  listed += f"\n  {'launch':<8} {launch.SUMMARY}"
   return (
     f"t5x_lite: {t5x_lite.__doc__}\n\n"
     "usage: t5x_lite COMMAND [--workdir=DIR] [--gin_file=FILE ...] "

@@ -11,13 +11,12 @@ import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
-import jax
-
 from t5x_lite import (
   checkpoints,
   errors,
   evaluators,
   history,
+  hosts,
   metrics,
   preemption,
   prefetch,
@@ -64,7 +63,8 @@ class Loop:
 
   def run(self, state: TrainState, start: int) -> None:
     """Trains from `start`; the last step is evaluated and saved."""
-    if self._owes_evaluation(start):
+    # What one process has read of the history is true of all.
+    if hosts.on_first(lambda: self._owes_evaluation(start)):
       self._evaluate(state, start)
     pending: _Pending | None = None
     with (
@@ -132,7 +132,10 @@ class Loop:
     with self.progress.stopwatch.part(stopwatch.STEP):
       state, values = self.trainer.step(state, batch)
     aligned = self.trainer.objective.aligned
-    return state, _Pending(step, values, count_tokens(rows, aligned))
+    tokens = count_tokens(rows, aligned)
+    # Those of the rows of other hosts are about as many.
+    tokens *= self.trainer.batch_size // len(next(iter(rows.values())))
+    return state, _Pending(step, values, tokens)
 
   def _read(self, pending: _Pending | None) -> None:
     """Waits for a step's metrics, checks and logs them."""
@@ -140,7 +143,7 @@ class Loop:
       return
     with self.progress.stopwatch.part(stopwatch.STEP):
       values = metrics.values(pending.metrics)
-    self.tokens += pending.tokens * jax.process_count()
+    self.tokens += pending.tokens
     for name in ("loss", "gradient_norm"):
       if not math.isfinite(values[name]):
         raise errors.NonFiniteError(

@@ -13,83 +13,19 @@ so "embed -> data" shards parameters but not activations, whose batch is first.
 """
 
 import contextlib
-import contextvars
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from t5x_lite import compat, errors, machine
+from t5x_lite import compat, errors, meshes, rules
 
-MeshAxes = str | tuple[str, ...] | None
-Rules = Mapping[str, MeshAxes]
-
-_RULES: contextvars.ContextVar[Rules | None] = contextvars.ContextVar(
-  "rules", default=None
-)
-
-
-def spec(axes: Sequence[str | None], rules: Rules, ndim: int) -> PartitionSpec:
-  """Mesh axes of an array with these logical axes.
-
-  Missing leading axes are "layers": a stack adds them in front.  A mesh axis
-  that an earlier dimension took is dropped.
-  """
-  names = ("layers",) * (ndim - len(axes)) + tuple(axes)
-  used: set[str] = set()
-  entries: list[MeshAxes] = []
-  for name in names:
-    wanted = rules.get(name) if name is not None else None
-    wanted = (wanted,) if isinstance(wanted, str) else tuple(wanted or ())
-    free = tuple(axis for axis in wanted if axis not in used)
-    used.update(free)
-    entries.append(free[0] if len(free) == 1 else free or None)
-  return PartitionSpec(*entries)
-
-
-def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-  """Shards an activation by the ambient rules; the identity without any."""
-  rules = _RULES.get()
-  if rules is None:
-    return x
-  return jax.lax.with_sharding_constraint(x, spec(axes, rules, x.ndim))
-
-
-def parts(name: str, size: int) -> int:
-  """Into how many parts the ambient rules cut a dimension of that size.
-
-  1 without rules, and for a size that they don't divide evenly, such as that
-  of a step of decoding.
-  """
-  mesh = jax.sharding.get_abstract_mesh()
-  count = math.prod(mesh.shape[axis] for axis in mesh_axes(name))
-  return count if size % count == 0 else 1
-
-
-def mesh_axes(name: str) -> tuple[str, ...]:
-  """The mesh axes of a logical one by the ambient rules; none without any."""
-  axes = (_RULES.get() or {}).get(name)
-  return (axes,) if isinstance(axes, str) else tuple(axes or ())
-
-
-@contextlib.contextmanager
-def without(axes: Collection[str]) -> Iterator[None]:
-  """The ambient rules but for some mesh axes, for code in `jax.shard_map`."""
-  token = _RULES.set(
-    {
-      name: tuple(axis for axis in mesh_axes(name) if axis not in axes)
-      for name in _RULES.get() or {}
-    }
-  )
-  try:
-    yield
-  finally:
-    _RULES.reset(token)
+MEMORIES = ("device", "pinned_host")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,21 +36,36 @@ class Partitioner:
     mesh_shape: axis name -> size; one size may be -1, the remaining devices.
     rules: logical axis -> mesh axis, a tuple of them, or None.
     num_devices: how many devices to use, the first ones; None is all.
+    optimizer_rules: as `rules`, of the optimizer's state and of the gradients
+      that it reads; None is as the parameters.
+    across: mesh axes that cross slices, whose product is their number; see
+      `meshes`.
+    optimizer_memory: where the optimizer's state lies, "device" or, to come
+      to the device only for the update, "pinned_host".
   """
 
   mesh_shape: Mapping[str, int]
   rules: Mapping[str, str | tuple[str, ...] | None]
   num_devices: int | None = None
+  optimizer_rules: Mapping[str, str | tuple[str, ...] | None] | None = None
+  across: tuple[str, ...] = ()
+  optimizer_memory: str = "device"
 
   def __post_init__(self) -> None:
-    for name, axes in self.rules.items():
-      for axis in (axes,) if isinstance(axes, str) else axes or ():
+    named = [*self.rules.items(), *(self.optimizer_rules or {}).items()]
+    for name, axes in (*named, *(("across", axis) for axis in self.across)):
+      for axis in rules.listed(axes):
         if axis not in self.mesh_shape:
           raise errors.ConfigError(
             f"rule ('{name}', '{axis}') names a mesh axis that does not exist:"
             f" the mesh has {', '.join(self.mesh_shape)}"
             f"{errors.suggest(axis, self.mesh_shape)}"
           )
+    if self.optimizer_memory not in MEMORIES:
+      raise errors.ConfigError(
+        f"optimizer_memory {self.optimizer_memory!r} is not one of"
+        f" {', '.join(MEMORIES)}"
+      )
     unknown = [size for size in self.mesh_shape.values() if size < 1]
     if len(unknown) > 1 or any(size != -1 for size in unknown):
       raise errors.ConfigError(
@@ -124,45 +75,54 @@ class Partitioner:
 
   def resolved_shape(self, num_devices: int) -> dict[str, int]:
     """The mesh shape for so many devices, -1 filled in."""
-    known = math.prod(size for size in self.mesh_shape.values() if size != -1)
-    shape = {
-      axis: num_devices // known if size == -1 else size
-      for axis, size in self.mesh_shape.items()
-    }
-    if math.prod(shape.values()) != num_devices:
-      raise errors.ConfigError(
-        f"mesh {dict(self.mesh_shape)} needs {known} devices (or a multiple,"
-        f" with -1) but there are {num_devices}; change the mesh file or"
-        " Partitioner.mesh_shape"
-      )
-    return shape
+    return meshes.resolved(self.mesh_shape, num_devices)
 
   @functools.cached_property
   def mesh(self) -> jax.sharding.Mesh:
     """The mesh over the devices of the run."""
-    devices = machine.devices()
-    count = self.num_devices or len(devices)
-    if count > len(devices):
+    devices = meshes.devices(self.num_devices)
+    shape = self.resolved_shape(len(devices))
+    return meshes.make(shape, devices, self.across)
+
+  @functools.cached_property
+  def optimizer(self) -> "Partitioner":
+    """What lays out the optimizer's state, on the same mesh."""
+    if self.optimizer_rules is None:
+      return self
+    return dataclasses.replace(
+      self, rules=self.optimizer_rules, optimizer_rules=None
+    )
+
+  def kept(self, opt_state: Any) -> Any:
+    """The abstract state of the optimizer, where it lies between updates.
+
+    Raises:
+      ConfigError: the devices have no memory of that kind.
+    """
+    laid_out = self.optimizer.laid_out(opt_state)
+    if self.optimizer_memory == "device":
+      return laid_out
+    device = self.mesh.devices.flat[0]
+    found = [memory.kind for memory in device.addressable_memories()]
+    if self.optimizer_memory not in found:
       raise errors.ConfigError(
-        f"num_devices is {count} but there are {len(devices)} devices"
+        f"optimizer_memory (OPTIMIZER_MEMORY) is {self.optimizer_memory!r} but"
+        f" a {device.device_kind!r} has {', '.join(found)}: use 'device'"
       )
-    if count < len(devices) and jax.process_count() > 1:
-      raise errors.ConfigError(
-        f"num_devices {count} leaves some of the {jax.process_count()}"
-        " processes without a device: only a run of one process can use fewer"
-        f" than all {len(devices)} devices"
-      )
-    return compat.make_mesh(self.resolved_shape(count), devices[:count])
+
+    def one(x: Any) -> jax.ShapeDtypeStruct:
+      # Numbers that steps are counted in stay where they are read.
+      kind = self.optimizer_memory if x.ndim else "device"
+      sharding = x.sharding.with_memory_kind(kind)
+      return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    return jax.tree.map(one, laid_out)
 
   @contextlib.contextmanager
   def activate(self) -> Iterator[None]:
     """Makes mesh and rules ambient, for `constrain`."""
-    token = _RULES.set(self.rules)
-    try:
-      with jax.set_mesh(self.mesh):
-        yield
-    finally:
-      _RULES.reset(token)
+    with rules.ambient(self.rules), jax.set_mesh(self.mesh):
+      yield
 
   def spec_of(self, variable: Any) -> PartitionSpec:
     """The spec of a leaf; replicated where no logical axes describe it.
@@ -175,7 +135,7 @@ class Partitioner:
     axes = compat.axes_of(variable)
     if len(variable.shape) < len(axes):
       return PartitionSpec()
-    return spec(axes, self.rules, len(variable.shape))
+    return rules.spec(axes, self.rules, len(variable.shape))
 
   def shardings(self, tree: Any) -> Any:
     """The tree with a NamedSharding for every leaf, Param nodes kept."""
@@ -188,7 +148,10 @@ class Partitioner:
 
   def abstract(self, function: Callable[..., Any], *args: Any) -> Any:
     """eval_shape of `function`, with the sharding of every leaf."""
-    tree = jax.eval_shape(function, *args)
+    return self.laid_out(jax.eval_shape(function, *args))
+
+  def laid_out(self, tree: Any) -> Any:
+    """Abstract arrays with the sharding of every leaf."""
     return jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
       tree,
@@ -200,27 +163,55 @@ class Partitioner:
 
     def one(x: Any) -> jax.ShapeDtypeStruct:
       axes = (*(None,) * axis, "batch", *(None,) * (x.ndim - axis - 1))
-      sharding = NamedSharding(self.mesh, spec(axes, self.rules, x.ndim))
+      sharding = NamedSharding(self.mesh, rules.spec(axes, self.rules, x.ndim))
       return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
     return jax.tree.map(one, tree)
 
   def batch_sharding(self) -> NamedSharding:
     """Sharding of arrays whose first dimension is the batch."""
-    return NamedSharding(self.mesh, spec(("batch",), self.rules, 1))
+    return NamedSharding(self.mesh, rules.spec(("batch",), self.rules, 1))
+
+  def rows(self, size: int) -> list[list[int]]:
+    """Which rows of a batch each process's devices hold, in rising order.
+
+    A mesh may give a process rows that are not neighbours, and several
+    processes the same ones.
+    """
+    held: list[set[int]] = [set() for _ in range(jax.process_count())]
+    places: Any = self.batch_sharding().devices_indices_map((size,))
+    for device, (part,) in places.items():
+      held[device.process_index].update(range(*part.indices(size)))
+    return [sorted(rows) for rows in held]
 
   def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Global arrays from this host's rows of the batch."""
+    """Global arrays from this host's rows of the batch, those of `rows`."""
     sharding = self.batch_sharding()
-    return {
-      name: jax.make_array_from_process_local_data(sharding, rows)
-      for name, rows in batch.items()
-    }
+    if jax.process_count() == 1:
+      return {k: jax.device_put(rows, sharding) for k, rows in batch.items()}
+    return {name: self._global(rows, sharding) for name, rows in batch.items()}
+
+  def _global(self, rows: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    parts = self.axis_size("batch", self.mesh.shape)
+    held = self._held_parts
+    length = len(rows) // len(held)  # of a part
+    shape = (length * parts, *rows.shape[1:])
+
+    def data(index: Any) -> np.ndarray:
+      first = held.index((index[0].start or 0) // length) * length
+      return rows[(slice(first, first + length), *index[1:])]
+
+    return jax.make_array_from_callback(shape, sharding, data)
+
+  @functools.cached_property
+  def _held_parts(self) -> list[int]:
+    """Of a batch cut into one part for each data-parallel shard."""
+    parts = self.axis_size("batch", self.mesh.shape)
+    return self.rows(parts)[jax.process_index()]
 
   def axis_size(self, name: str, mesh_shape: Mapping[str, int]) -> int:
     """Into how many parts a logical axis is cut on such a mesh."""
-    axes = self.rules.get(name)
-    axes = (axes,) if isinstance(axes, str) else axes or ()
+    axes = rules.listed(self.rules.get(name))
     return math.prod(mesh_shape[axis] for axis in axes)
 
   def check_batch(self, batch_size: int, num_microbatches: int) -> None:
@@ -238,9 +229,13 @@ class Partitioner:
   def check(self, tree: Any) -> None:
     """Raises ConfigError if a parameter's dimension doesn't divide.
 
+    That of the optimizer's state for it neither.
+
     Args:
       tree: a (possibly abstract) module or any tree of Params.
     """
+    if self.optimizer is not self:
+      self.optimizer.check(tree)
     shape = self.mesh.shape
     leaves, _ = jax.tree_util.tree_flatten_with_path(
       tree, is_leaf=compat.is_variable
@@ -253,7 +248,7 @@ class Partitioner:
       for name, size, axes in zip(
         names, leaf.shape, self.spec_of(leaf), strict=True
       ):
-        axes = (axes,) if isinstance(axes, str) else axes or ()
+        axes = rules.listed(axes)
         parts = math.prod(shape[axis] for axis in axes)
         if size % parts:
           raise errors.ConfigError(_indivisible(path, name, size, axes, parts))

@@ -26,6 +26,9 @@ class Stopwatch:
 
   Parts may nest: the time of an inner part is taken from the outer one, so
   that the parts sum to the total.  Time in no part is `OTHER`.
+
+  Attributes:
+    changes: how often a part began or ended.
   """
 
   def __init__(self, clock: Callable[[], float] = time.monotonic):
@@ -33,6 +36,7 @@ class Stopwatch:
     self._begin = self._mark = clock()
     self._seconds: dict[str, float] = {}
     self._active: list[str] = [OTHER]
+    self.changes = 0  # of the part; see `watchdog`
 
   @property
   def active(self) -> str:
@@ -44,11 +48,13 @@ class Stopwatch:
     """Counts the time of its body to `name`, also when it raises."""
     self._charge()
     self._active.append(name)
+    self.changes += 1
     try:
       yield
     finally:
       self._charge()
       self._active.pop()
+      self.changes += 1
 
   def seconds(self) -> dict[str, float]:
     """Seconds of each part so far, parts under way included."""

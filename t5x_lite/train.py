@@ -31,6 +31,9 @@ from t5x_lite import (
 )
 from t5x_lite import evaluators as evaluation
 from t5x_lite import prefetch as prefetching
+from t5x_lite import watchdog as watchdogs
+from t5x_lite.auto_mesh import Automatic
+from t5x_lite.compilation import Compilation
 from t5x_lite.datasets import Dataset
 from t5x_lite.objectives import Objective, Recurrent
 from t5x_lite.optimizers import Optimizer
@@ -49,7 +52,7 @@ def train(
   objective: Objective,
   dataset: Dataset,
   optimizer: Optimizer,
-  partitioner: Partitioner,
+  partitioner: Partitioner | Automatic,
   checkpointer: checkpoints.Checkpointer,
   num_steps: int,
   evaluators: Sequence[evaluation.Evaluator] = (),
@@ -60,6 +63,8 @@ def train(
   prefetch: int = 2,
   seed: int = 0,
   profile: profiling.Profile = profiling.Profile(),  # noqa: B008 (frozen)
+  compilation: Compilation = Compilation(),  # noqa: B008 (frozen)
+  watchdog: watchdogs.Watchdog = watchdogs.Watchdog(),  # noqa: B008 (frozen)
   dry_run: bool = False,
 ) -> None:
   """Trains until `num_steps`, going on from what `workdir` holds.
@@ -70,7 +75,7 @@ def train(
     objective: from batch to loss.
     dataset: training data.
     optimizer: transformation and schedule.
-    partitioner: mesh and rules.
+    partitioner: mesh and rules, or what chooses them.
     checkpointer: how often to save, what to keep, what to start from.
     num_steps: the step to stop at, counted from the start of the run.
     evaluators: each called every `eval_every` steps and at the end.
@@ -83,12 +88,15 @@ def train(
       none.  Of no influence on the examples or their order.
     seed: of parameters and dropout (the dataset has its own).
     profile: steps to trace.
+    compilation: XLA's options and its cache.
+    watchdog: how long nothing may move.
     dry_run: print what would be done; touch no file.
 
   Raises:
     ConfigError: parts that do not fit, or a workdir made by another run.
     DataError, CheckpointError, NonFiniteError: as their names say.
     Preempted: SIGTERM came; the state is saved.
+    ProcessLost: other processes of the run did not come to a meeting.
   """
   for name, value in (
     ("num_steps", num_steps),
@@ -100,6 +108,7 @@ def train(
       raise errors.ConfigError(f"train.{name} is {value}: use 1 or more")
   profile.check(num_steps)
   prefetching.check(prefetch)
+  compilation.use_cache()
   trainer = Trainer(
     model,
     objective,
@@ -108,9 +117,10 @@ def train(
     num_microbatches=num_microbatches,
     seed=seed,
     batch_size=dataset.batch_size,
+    compilation=compilation,
   )
   trainer.check()
-  partitioner.check_batch(dataset.batch_size, num_microbatches)
+  trainer.partitioner.check_batch(dataset.batch_size, num_microbatches)
   dataset = dataset.for_model(objective, trainer.abstract.model)
   length = (
     objective.document_length if isinstance(objective, Recurrent) else None
@@ -122,6 +132,7 @@ def train(
     describe.print_run(trainer, dataset, num_steps=num_steps, workdir=workdir)
     return
   watch = stopwatch.Stopwatch()
+  watchdogs.follow(watch, watchdog)
   with checkpointer.open(workdir) as session:
     run_record.check(
       workdir,
@@ -131,7 +142,9 @@ def train(
     )
     with watch.part(stopwatch.START):
       iterator = dataset.iterator(
-        host_index=jax.process_index(), num_hosts=jax.process_count()
+        host_index=jax.process_index(),
+        num_hosts=jax.process_count(),
+        rows=trainer.partitioner.rows(dataset.batch_size),
       )
       with watch.part(stopwatch.RESTORE):
         state = session.restore(trainer.abstract, iterator, init=trainer.init)
@@ -156,7 +169,7 @@ def train(
         num_steps,
         start_step=start,
         stopwatch=watch,
-        num_devices=partitioner.mesh.size,
+        num_devices=trainer.partitioner.mesh.size,
         enabled=enabled,
       ) as progress,
     ):
@@ -165,7 +178,10 @@ def train(
         trainer=trainer,
         session=session,
         batches=prefetching.batches(
-          iterator, trainer.put, size=prefetch, limit=num_steps - start
+          iterator,
+          lambda rows: trainer.put(iterator.own(rows)),
+          size=prefetch,
+          limit=num_steps - start,
         ),
         evaluators=evaluation.in_workdir(evaluators, workdir),
         summaries=summaries,

@@ -12,10 +12,13 @@ import optax
 from flax import nnx
 
 from t5x_lite import metrics
+from t5x_lite.auto_mesh import Automatic
+from t5x_lite.compilation import Compilation
 from t5x_lite.metrics import Metrics
 from t5x_lite.objectives import Objective, Recurrent
 from t5x_lite.optimizers import Optimizer
-from t5x_lite.partitioning import Partitioner, constrain
+from t5x_lite.partitioning import Partitioner
+from t5x_lite.rules import constrain
 from t5x_lite.train_state import TrainState
 
 Batch = Mapping[str, jax.Array]
@@ -84,8 +87,23 @@ def train_step(
   objective: Objective,
   optimizer: Optimizer,
   num_microbatches: int = 1,
+  shardings: Any = None,
+  fetched: Any = None,
 ) -> tuple[TrainState, Metrics]:
-  """One update; the dropout key is folded with the step."""
+  """One update; the dropout key is folded with the step.
+
+  Args:
+    state: to be updated.
+    batch: of model features.
+    key: for dropout.
+    objective: from batch to loss.
+    optimizer: from gradients to updates.
+    num_microbatches: see `gradients`.
+    shardings: of the gradients where the optimizer reads them, if not those
+      of the parameters.
+    fetched: shardings of the optimizer's state during the update, if it lies
+      elsewhere between them.
+  """
   grads, values, carried = gradients(
     state.model,
     batch,
@@ -94,9 +112,12 @@ def train_step(
     num_microbatches=num_microbatches,
     carried=state.carried,
   )
-  updates, opt_state = optimizer.transform.update(
-    grads, state.opt_state, state.model
-  )
+  if shardings is not None:
+    grads = jax.lax.with_sharding_constraint(grads, shardings)
+  opt_state = state.opt_state
+  if fetched is not None:
+    opt_state = jax.device_put(opt_state, fetched)
+  updates, opt_state = optimizer.transform.update(grads, opt_state, state.model)
   model = optax.apply_updates(state.model, updates)
   values |= {
     "gradient_norm": metrics.scalar(optax.global_norm(grads)),
@@ -113,12 +134,13 @@ class Trainer:
       because parameters are born sharded, under jit.
     objective: from batch to loss.
     optimizer: from gradients to updates.
-    partitioner: mesh and rules.
+    partitioner: mesh and rules, those that were chosen if it was `Automatic`.
     num_microbatches: how often the gradient is summed up for an update.
     seed: of parameters and dropout.
     batch_size: rows of a batch, of each of which an objective may carry
       something to the next step; 0 where there is no training.
     program: the training step as traced, once it is compiled.
+    compilation: how the training step is compiled.
   """
 
   def __init__(
@@ -126,16 +148,25 @@ class Trainer:
     model: Callable[..., Any],
     objective: Objective,
     optimizer: Optimizer,
-    partitioner: Partitioner,
+    partitioner: Partitioner | Automatic,
     *,
     num_microbatches: int = 1,
     seed: int = 0,
     batch_size: int = 0,
+    compilation: Compilation = Compilation(),  # noqa: B008 (frozen)
   ):
+    if isinstance(partitioner, Automatic):
+      partitioner = partitioner.for_run(
+        model,
+        optimizer.transform,
+        batch_size=batch_size,
+        num_microbatches=num_microbatches,
+      )
     self.batch_size = batch_size
     self.model, self.objective, self.optimizer = model, objective, optimizer
     self.partitioner, self.num_microbatches = partitioner, num_microbatches
     self.program: Any = None
+    self.compilation = compilation
     self._compiled: Any = None  # the training step
     self._init_key, self._step_key = jax.random.split(jax.random.key(seed))
 
@@ -151,8 +182,11 @@ class Trainer:
     """Shapes, dtypes and shardings of the state; nothing is allocated."""
     with self.partitioner.activate():
       state = self.partitioner.abstract(self._create, self._init_key)
-    carried = self.partitioner.by_rows(state.carried, axis=1)
-    return dataclasses.replace(state, carried=carried)
+    return dataclasses.replace(
+      state,
+      opt_state=self.partitioner.kept(state.opt_state),
+      carried=self.partitioner.by_rows(state.carried, axis=1),
+    )
 
   @functools.cached_property
   def shardings(self) -> TrainState:
@@ -175,6 +209,23 @@ class Trainer:
     return self.partitioner.put(self.objective.convert(batch))
 
   @functools.cached_property
+  def _gradient_shardings(self) -> Any:
+    optimizer = self.partitioner.optimizer
+    if optimizer is self.partitioner:
+      return None
+    return jax.tree.map(
+      lambda x: x.sharding, optimizer.laid_out(self.abstract.model)
+    )
+
+  @functools.cached_property
+  def _fetched(self) -> Any:
+    if self.partitioner.optimizer_memory == "device":
+      return None
+    return jax.tree.map(
+      lambda x: x.sharding.with_memory_kind("device"), self.abstract.opt_state
+    )
+
+  @functools.cached_property
   def _train_step(self) -> Any:
     return jax.jit(
       functools.partial(
@@ -182,6 +233,8 @@ class Trainer:
         objective=self.objective,
         optimizer=self.optimizer,
         num_microbatches=self.num_microbatches,
+        shardings=self._gradient_shardings,
+        fetched=self._fetched,
       ),
       donate_argnums=0,
       out_shardings=(self.shardings, None),
@@ -205,7 +258,8 @@ class Trainer:
 
   def compile(self, state: TrainState, batch: Batch) -> Any:
     """Compiles the training step for arrays like these, and remembers it."""
-    self._compiled = self.lower(state, batch).compile()
+    with self.partitioner.activate():
+      self._compiled = self.compilation(self.lower(state, batch))
     return self._compiled
 
   def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:

@@ -14,7 +14,7 @@ def test_overview(capsys):
   for command in commands.COMMANDS.values():
     assert f"  {command.name}" in out
     assert command.summary in out
-  for code in (0, 1, 2, 3, 4, 5, 75, 130):
+  for code in (0, 1, 2, 3, 4, 5, 6, 7, 75, 130):
     assert re.search(rf"^  {code} ", out, re.MULTILINE)
   assert main.main([]) == 2
 

@@ -43,15 +43,18 @@ LAYERS = NNX | {
   "t5x_lite.compat",
   "t5x_lite.errors",
   "t5x_lite.layers",
-  "t5x_lite.partitioning",
+  "t5x_lite.rules",
 }
 MODELS = LAYERS | {"t5x_lite.models"}
 TRAINER = MODELS | {
   "optax",
+  "t5x_lite.auto_mesh",
+  "t5x_lite.compilation",
   "t5x_lite.losses",
   "t5x_lite.metrics",
   "t5x_lite.objectives",
   "t5x_lite.optimizers",
+  "t5x_lite.partitioning",
   "t5x_lite.schedules",
   "t5x_lite.train_state",
 }
@@ -71,10 +74,24 @@ ARROWS = {
     "t5x_lite.losses",
     "t5x_lite.objectives.Generative",
     "t5x_lite.objectives.Objective",
+    "t5x_lite.partitioning",
   },
-  "t5x_lite.example_batches": LAYERS | {"t5x_lite.example_batches"},
-  "t5x_lite.partitioning": NNX
+  "t5x_lite.example_batches": LAYERS
+  | {"t5x_lite.example_batches", "t5x_lite.partitioning"},
+  "t5x_lite.auto_mesh": NNX
+  | {
+    "optax",
+    "t5x_lite.chips",
+    "t5x_lite.errors",
+    "t5x_lite.meshes",
+    "t5x_lite.partitioning",
+  },
+  "t5x_lite.compilation": JAX | {"t5x_lite.errors"},
+  "t5x_lite.meshes": NNX
   | {"t5x_lite.compat", "t5x_lite.errors", "t5x_lite.machine"},
+  "t5x_lite.partitioning": NNX
+  | {"t5x_lite.compat", "t5x_lite.errors", "t5x_lite.meshes", "t5x_lite.rules"},
+  "t5x_lite.rules": JAX,
   "t5x_lite.optimizers": TRAINER,
   "t5x_lite.trainer": TRAINER,
 }

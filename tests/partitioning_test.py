@@ -14,6 +14,7 @@ from t5x_lite import (
   objectives,
   optimizers,
   partitioning,
+  rules,
   schedules,
   trainer,
 )
@@ -151,12 +152,12 @@ RULES = {"batch": "data", "embed": "data", "mlp": ("model", "data")}
   ],
 )
 def test_spec_gives_a_mesh_axis_to_the_first_that_asks(axes, ndim, expected):
-  assert partitioning.spec(axes, RULES, ndim) == expected
+  assert rules.spec(axes, RULES, ndim) == expected
 
 
 def test_constrain_is_the_identity_without_rules():
   x = np.ones((3, 5))
-  assert partitioning.constrain(x, "batch", "length") is x
+  assert rules.constrain(x, "batch", "length") is x
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,20 @@ def not_finite(state: Any) -> list[str]:
     for name, leaf in tree.flatten(state).items()
     if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
   }
-  if not leaves:
-    return []
-  finite = np.asarray(_finite(list(leaves.values())))
-  return [name for name, ok in zip(leaves, finite, strict=True) if not ok]
+  bad = []
+  for name in [name for name, leaf in leaves.items() if _elsewhere(leaf)]:
+    # One at a time: they are elsewhere because devices have no room for all.
+    leaf = leaves.pop(name)
+    there = leaf.sharding.with_memory_kind("device")
+    if not np.asarray(_finite([jax.device_put(leaf, there)])).all():
+      bad.append(name)
+  if leaves:
+    finite = np.asarray(_finite(list(leaves.values())))
+    bad += [name for name, ok in zip(leaves, finite, strict=True) if not ok]
+  return bad
+
+
+def _elsewhere(leaf: Any) -> bool:
+  """Whether an array lies in the host's memory."""
+  sharding = getattr(leaf, "sharding", None)
+  return getattr(sharding, "memory_kind", None) == "pinned_host"

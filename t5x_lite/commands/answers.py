@@ -28,6 +28,7 @@ what is finished is not done again after a restart.""",
     ),
   ),
   run_file="runs/infer.gin",
+  computes=True,
 )
 
 CHAT = Command(

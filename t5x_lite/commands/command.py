@@ -22,3 +22,7 @@ class Command:
   # Dotted path of a function that makes gin of the macros that are set, to be
   # read before all files (see `config.derive`).
   derives: str = ""
+  # Whether it computes, and so may be one of several processes.
+  computes: bool = False
+  # Whether it stops by itself, all processes at once, after a SIGTERM.
+  preemptible: bool = False

@@ -29,6 +29,7 @@ are written beside the metrics, as JSON lines.""",
     ),
   ),
   run_file="runs/evaluate.gin",
+  computes=True,
 )
 
 HARNESS = Command(

@@ -36,6 +36,8 @@ A run is put together from gin files: a model, an objective and a run file
     ),
   ),
   run_file="runs/pretrain.gin",
+  computes=True,
+  preemptible=True,
 )
 
 CONVERT = Command(

@@ -53,7 +53,11 @@ class LossEvaluator:
       DataError: there is no data.
     """
     total: metrics.Metrics | None = None
-    for rows in self._batches(trainer):
+    # Each host reads all batches, and takes of them what its devices hold.
+    own = trainer.partitioner.rows(self.dataset.batch_size)
+    held = own[jax.process_index()]
+    for batch in self._batches(trainer):
+      rows = {name: value[held] for name, value in batch.items()}
       found = trainer.eval_step(state.model, trainer.put(rows))
       total = found if total is None else metrics.merge(total, found)
     if total is None:
@@ -79,9 +83,7 @@ class LossEvaluator:
 
   def _iterator(self, trainer: Trainer) -> datasets.DataIterator:
     trainer.partitioner.check_batch(self.dataset.batch_size, 1)
-    return self._fitted(trainer).iterator(
-      host_index=jax.process_index(), num_hosts=jax.process_count()
-    )
+    return self._fitted(trainer).iterator()
 
   def _fitted(self, trainer: Trainer) -> datasets.Dataset:
     return self.dataset.for_model(trainer.objective, trainer.abstract.model)

@@ -13,7 +13,7 @@ from t5x_lite.layers import kernels
 from t5x_lite.layers.context import Bias, Context
 from t5x_lite.layers.linear import Einsum, Initializer, fan_in
 from t5x_lite.layers.state import Constant
-from t5x_lite.partitioning import constrain
+from t5x_lite.rules import constrain
 
 KeysValues = dict[str, jax.Array]  # {"key": [B S K H], "value": [B S K H]}
 # The same as [B K S H]: what one query needs of a head lies together, so that

@@ -8,7 +8,7 @@ from flax import nnx
 
 from t5x_lite.layers.context import Context
 from t5x_lite.layers.residual import PreNorm
-from t5x_lite.partitioning import constrain
+from t5x_lite.rules import constrain
 
 
 class Block(nnx.Module):

@@ -9,7 +9,7 @@ from jax.nn import initializers
 
 from t5x_lite.layers import step_kernels
 from t5x_lite.layers.linear import Einsum, Initializer, fan_in, param
-from t5x_lite.partitioning import constrain
+from t5x_lite.rules import constrain
 
 
 class Embedding(nnx.Module):

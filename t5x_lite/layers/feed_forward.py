@@ -11,7 +11,7 @@ from flax import nnx
 from t5x_lite import errors
 from t5x_lite.layers.context import Context, dropout
 from t5x_lite.layers.linear import Einsum, Initializer, fan_in
-from t5x_lite.partitioning import constrain
+from t5x_lite.rules import constrain
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   "relu": jax.nn.relu,

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 
 import pallas_kernels
 from pallas_kernels import platforms
-from t5x_lite import partitioning
+from t5x_lite import rules
 
 
 def attention(
@@ -140,8 +140,8 @@ def _by_device(implementation: str | None) -> bool:
 
 def _axes(name: str, size: int) -> tuple[str, ...] | None:
   """Mesh axes for a dimension; None where they do not divide it."""
-  divided = partitioning.parts(name, size) > 1
-  return partitioning.mesh_axes(name) if divided else None
+  divided = rules.parts(name, size) > 1
+  return rules.mesh_axes(name) if divided else None
 
 
 def _size(axes: tuple[str, ...] | None) -> int:

@@ -20,7 +20,7 @@ from t5x_lite import errors
 from t5x_lite.layers.context import Context
 from t5x_lite.layers.linear import Einsum, Initializer, fan_in
 from t5x_lite.layers.resets import resets, reverse_resets
-from t5x_lite.partitioning import constrain, parts
+from t5x_lite.rules import constrain, parts
 
 # Added to the normalizer, as in the authors' code: features can underflow.
 _TINY = 1e-6

@@ -21,7 +21,7 @@ from t5x_lite.layers.linear import Einsum, Initializer, param
 from t5x_lite.layers.linear_attention import refuse_prefix
 from t5x_lite.layers.resets import resets
 from t5x_lite.layers.selective import FanInUniform, StepSizes
-from t5x_lite.partitioning import constrain, parts
+from t5x_lite.rules import constrain, parts
 
 # Tails [B W-1 ...] of the convolutions of "x", "b" and "c"; "scan" [B N P H].
 State = dict[str, jax.Array]

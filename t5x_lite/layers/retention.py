@@ -25,7 +25,7 @@ from t5x_lite.layers.linear_attention import (
   refuse_prefix,
 )
 from t5x_lite.layers.resets import resets
-from t5x_lite.partitioning import parts
+from t5x_lite.rules import parts
 
 
 class FixedDecay(nnx.Module):

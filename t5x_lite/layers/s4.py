@@ -34,7 +34,7 @@ from t5x_lite.layers.state_space import (
   fixed,
   parts_of,
 )
-from t5x_lite.partitioning import constrain
+from t5x_lite.rules import constrain
 
 _DISCRETIZATIONS = ("zoh", "bilinear")
 

@@ -1,6 +1,7 @@
 """A stack: one block repeated, scanned over its stacked parameters."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,9 @@ _REMAT = {
   "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
   "dots": jax.checkpoint_policies.dots_saveable,
   "full": jax.checkpoint_policies.nothing_saveable,
+  "offload": jax.checkpoint_policies.offload_dot_with_no_batch_dims(
+    "device", "pinned_host"
+  ),
 }
 
 
@@ -39,7 +43,11 @@ class Stack(nnx.Module):
     dropout: rate on the input of the layers.
     output_dropout: rate on the output of the stack; T5's is `dropout`.
     remat: what is recomputed in the backward pass: "none", "minimal" (all
-      but matmuls with parameters), "dots" (all but matmuls), "full".
+      but matmuls with parameters), "dots" (all but matmuls), "full"; or
+      "offload", which is "minimal" with what is kept in the host's memory.
+    remat_group: layers of which only the input is kept in any case, so that
+      no layer's arrays exist but those of one group at a time; `remat` is of
+      the layers of the group.  1 is no groups.
     unroll: how many layers make one step of the scan.  Numbers and
       checkpoints don't depend on it; compile time and speed do.
   """
@@ -57,6 +65,7 @@ class Stack(nnx.Module):
     dropout: float = 0.0,
     output_dropout: float = 0.0,
     remat: str = "none",
+    remat_group: int = 1,
     unroll: int = 1,
     rngs: nnx.Rngs,
   ):
@@ -65,7 +74,15 @@ class Stack(nnx.Module):
         f"remat {remat!r} is not one of {', '.join(_REMAT)}"
         f"{errors.suggest(remat, _REMAT)}"
       )
+    if remat_group < 1 or num_layers % remat_group:
+      below = range(1, min(max(remat_group, 1), num_layers) + 1)
+      near = max(n for n in below if num_layers % n == 0)
+      raise errors.ConfigError(
+        f"remat_group {remat_group} does not divide the {num_layers} layers of"
+        f" a stack: use {near}, or another divisor"
+      )
     self.num_layers, self.remat, self.unroll = num_layers, remat, unroll
+    self.remat_group = remat_group
     self.dropout, self.output_dropout = dropout, output_dropout
     keys = jax.random.split(rngs.params(), num_layers)
     self.layers = jax.vmap(lambda key: block(dim, rngs=nnx.Rngs(key)))(keys)
@@ -172,8 +189,26 @@ class Stack(nnx.Module):
       policy = _REMAT[self.remat]
       body = jax.checkpoint(body, policy=policy, prevent_cse=False)
     inputs = (self.layers, keys, None if state is None else state.value)
-    x, new = jax.lax.scan(body, x, inputs, unroll=self.unroll)
+    scan = functools.partial(jax.lax.scan, body, unroll=self.unroll)
+    if self.remat_group == 1:
+      x, new = scan(x, inputs)
+    else:
+      x, new = _in_groups(scan, self.remat_group, x, inputs)
     return x, None if state is None else Stacked(new)
+
+
+def _in_groups(
+  scan: Callable[..., Any], size: int, x: jax.Array, inputs: Any
+) -> tuple[jax.Array, Any]:
+  """A scan over layers, each group of which is one step of another scan.
+
+  Arrays of as many layers as there are groups are kept, and those of one
+  group in the backward pass, which computes it again (Chen et al. 2016).
+  """
+  groups = jax.tree.map(lambda y: y.reshape(-1, size, *y.shape[1:]), inputs)
+  group = jax.checkpoint(scan, prevent_cse=False)
+  x, new = jax.lax.scan(group, x, groups)
+  return x, jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), new)
 
 
 def _one_by_one(

@@ -16,7 +16,7 @@ from t5x_lite.layers.context import Context
 from t5x_lite.layers.linear import Initializer, param
 from t5x_lite.layers.resets import resets, reverse_resets
 from t5x_lite.layers.s4_convolution import convolve
-from t5x_lite.partitioning import constrain, parts
+from t5x_lite.rules import constrain, parts
 
 # What does not decay at all starts with this rate: Cauchy kernels have poles
 # where a frequency meets an eigenvalue.

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from t5x_lite import errors, losses, partitioning
+from t5x_lite import errors, losses, rules
 
 
 def check(owner: Any, **settings: int | None) -> None:
@@ -53,17 +53,17 @@ def cross_entropy(
   if chunk is None or chunk >= length:
     return run(readout, x, targets, chunk=length)
   by_dimension = [
-    partitioning.mesh_axes(name) if partitioning.parts(name, size) > 1 else ()
+    rules.mesh_axes(name) if rules.parts(name, size) > 1 else ()
     for name, size in zip(("batch", "length"), targets.shape, strict=True)
   ]
   axes = {axis for names in by_dimension for axis in names}
-  parts = partitioning.parts("length", length)
+  parts = rules.parts("length", length)
   run = functools.partial(run, chunk=-(-chunk // parts))
   if not axes:
     return run(readout, x, targets)
 
   def local(*args: Any) -> losses.TokenLosses:
-    with partitioning.without(axes):
+    with rules.without(axes):
       return run(*args)
 
   rows = PartitionSpec(*(names or None for names in by_dimension))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t5x_lite import errors, metrics, models, partitioning
+from t5x_lite import errors, metrics, models, rules
 from t5x_lite.metrics import Metrics
 from t5x_lite.objectives import base, chunked, fitting
 
@@ -157,11 +157,11 @@ class MaskedLM:
     if self.predictions is None or self.predictions >= length:
       return x, targets, *aligned
     # Where a mesh divides the length, it must divide what is taken of it.
-    parts = partitioning.parts("length", length)
+    parts = rules.parts("length", length)
     count = -(-self.predictions // parts) * parts
     where = jnp.argsort(targets == 0, axis=1, stable=True)[:, :count]
     x = jnp.take_along_axis(x, where[..., None], axis=1)
-    x = partitioning.constrain(x, "batch", "length", "embed")
+    x = rules.constrain(x, "batch", "length", "embed")
     return x, *(
       jnp.take_along_axis(array, where, axis=1) for array in (targets, *aligned)
     )

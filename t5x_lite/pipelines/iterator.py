@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from t5x_lite import errors
-from t5x_lite.pipelines import stream
+from t5x_lite.pipelines import divide, stream
 
 if typing.TYPE_CHECKING:
   from t5x_lite.pipelines import shards
@@ -32,7 +32,7 @@ class DataIterator:
     self,
     streams: Mapping[int, stream.Stream],
     *,
-    visible: Sequence[int],
+    share: divide.Share,
     num_shards: int,
     rows_per_shard: int,
     record: Mapping[str, Any],
@@ -41,12 +41,12 @@ class DataIterator:
   ):
     """Args other than the streams by shard: see `datasets.Dataset.iterator`.
 
-    `visible` are the shards whose rows are yielded; of a finite dataset every
-    host reads all, so that all end with the same batch.  `caches` are those
+    `share` has the shards whose rows this host yields; of a finite dataset it
+    reads all, so that all hosts end with the same batch.  `caches` are those
     that are read, by task; `reopen` returns the pipelines that read others.
     """
     self._streams = streams
-    self._visible = visible
+    self._share = share
     self._num_shards = num_shards
     self._rows = rows_per_shard
     self._at_start, self._started = True, False
@@ -75,10 +75,15 @@ class DataIterator:
         raise errors.DataError(f"there are no examples in {', '.join(names)}")
       raise StopIteration
     self._at_start = False
-    parts = [_filled(rows[shard], self._rows) for shard in self._visible]
+    parts = [_filled(rows[shard], self._rows) for shard in self._share.visible]
     return {
       key: np.concatenate([part[key] for part in parts]) for key in parts[0]
     }
+
+  def own(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of a batch, the rows that this host's devices hold; mostly all."""
+    taken = self._share.taken
+    return {k: v if taken is None else v[taken] for k, v in batch.items()}
 
   def save(
     self,
@@ -99,13 +104,15 @@ class DataIterator:
     path = pathlib.Path(directory) / "data.json"
     try:
       path.parent.mkdir(parents=True, exist_ok=True)
-      if 0 in self._visible:
+      if 0 in self._share.saved:
         path.write_text(json.dumps(self._record | {_CACHES: self._caches}))
     except OSError as error:
       raise errors.CheckpointError(
         f"the state of the data cannot be written to {directory}: {error}"
       ) from error
-    for i, shard in enumerate(self._visible):
+    for i, shard in enumerate(self._share.visible):
+      if shard not in self._share.saved:
+        continue
       own = slice(i * self._rows, (i + 1) * self._rows)
       rows = [{key: x[own] for key, x in batch.items()} for batch in ahead]
       self._streams[shard].save(self._prefix(directory, shard), rows)

@@ -1,5 +1,8 @@
 """Checkpoints of a real model and optimizer, between steps of training."""
 
+import jax
+import pytest
+
 from t5x_lite import checkpoints, objectives, optimizers, partitioning, trainer
 from tests import tiny
 from tests.checkpoints import toy
@@ -13,12 +16,15 @@ RULES = {
 }
 
 
-def test_training_goes_on_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("memory", ["device", "pinned_host"])
+def test_training_goes_on_bit_for_bit(tmp_path, memory):
   one = trainer.Trainer(
     tiny.t5(encoder_layers=1, decoder_layers=1),
     objectives.Seq2Seq(),
     optimizers.adafactor(1e-2),
-    partitioning.Partitioner({"data": 2, "model": 4}, RULES),
+    partitioning.Partitioner(
+      {"data": 2, "model": 4}, RULES, optimizer_memory=memory
+    ),
   )
   batch = one.partitioner.put(tiny.batch())
   state, _ = one.step(one.init(), batch)
@@ -27,6 +33,12 @@ def test_training_goes_on_bit_for_bit(tmp_path):
     state, metrics = one.step(state, batch)  # Donates what is being saved.
     session.wait()
     restored = session.restore(one.abstract)
+  kinds = {
+    x.sharding.memory_kind
+    for x in jax.tree.leaves(restored.opt_state)
+    if x.ndim
+  }
+  assert kinds == {memory}
   again, metrics_again = one.step(restored, batch)
   toy.assert_same(again, state)
   toy.assert_same(metrics_again, metrics)

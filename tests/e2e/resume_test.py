@@ -71,10 +71,10 @@ def _disturb(
     process.kill()
 
 
-def _arrays(workdir: pathlib.Path) -> dict[str, np.ndarray]:
+def _arrays(workdir: pathlib.Path, step: int = _STEPS) -> dict[str, np.ndarray]:
   import orbax.checkpoint as ocp
 
-  last = workdir / "checkpoints" / str(_STEPS)
+  last = workdir / "checkpoints" / str(step)
   restore = ocp.PyTreeCheckpointer().restore
   tree = {part: restore(last / part) for part in ("model", "optimizer")}
   flat: dict[str, np.ndarray] = {}

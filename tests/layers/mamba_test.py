@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from t5x_lite import errors, layers, partitioning
+from t5x_lite import errors, layers, partitioning, rules
 from tests import tiny
 
 BATCH, LENGTH, DIM = 2, 12, 12
@@ -181,8 +181,8 @@ def test_a_row_divided_among_devices(name):
     {"data": 2, "sequence": 4}, {"batch": "data", "length": "sequence"}
   )
   with mesh.activate():
-    assert partitioning.parts("length", LENGTH) == 4
-    assert partitioning.parts("length", 1) == 1
+    assert rules.parts("length", LENGTH) == 4
+    assert rules.parts("length", 1) == 1
     # Another function: the trace is of the rules in force.
     y, _ = jax.jit(lambda *args: module(*args))(x, ctx)
   np.testing.assert_allclose(y, expected, atol=2e-5, rtol=1e-5)

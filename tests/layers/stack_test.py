@@ -94,7 +94,7 @@ def test_the_input_and_the_output_of_a_stack_are_dropped_too():
 def reference():
   """Loss, gradients and arguments of a stack of three layers."""
   key = jax.random.key(2, impl="rbg")  # compiles faster
-  model = tiny.fill(tiny.t5(encoder_layers=3, dropout=0.3))
+  model = tiny.fill(tiny.t5(encoder_layers=3, decoder_layers=3, dropout=0.3))
   x = jax.random.normal(jax.random.key(1), (2, 6, 16))
   segments = jnp.asarray([[1, 1, 1, 2, 2, 2], [1, 1, 1, 1, 0, 0]])
   ctx = layers.Context(jnp.zeros((2, 6), jnp.int32), segments, key=key)
@@ -112,12 +112,20 @@ def gradients(stack, x, ctx):
 
 @pytest.mark.parametrize(
   "change",
-  [{"remat": "minimal"}, {"remat": "dots"}, {"remat": "full", "unroll": 2}],
+  [
+    {"remat": "minimal"},
+    {"remat": "dots"},
+    {"remat": "full", "unroll": 2},
+    {"remat": "offload"},
+    {"remat": "dots", "remat_group": 3},
+  ],
   ids=str,
 )
 def test_remat_and_unroll_change_nothing(reference, change):
   _, x, ctx, expected = reference
-  other = tiny.fill(tiny.t5(encoder_layers=3, dropout=0.3, **change)).encoder
+  other = tiny.fill(
+    tiny.t5(encoder_layers=3, decoder_layers=3, dropout=0.3, **change)
+  ).encoder
   assert other.remat == change.get("remat", "none")
   result = gradients(other, x, ctx)
   tiny.assert_close(result[0], expected[0], rtol=1e-6)
@@ -141,6 +149,11 @@ def test_layers_start_different():
   assert wi.shape == (2, 8, 4)
   assert np.abs(wi[0] - wi[1]).max() > 0.1
   assert np.abs(wi[0] - wo[0].T).max() > 0.1
+
+
+def test_groups_of_layers_divide_them():
+  with pytest.raises(errors.ConfigError, match="remat_group 4 .* 6 .* use 3"):
+    layers.Stack(4, num_layers=6, remat_group=4, rngs=nnx.Rngs(0))
 
 
 def test_an_unknown_remat_policy_is_named_with_the_nearest():

@@ -12,6 +12,7 @@ from tests import model_files
 SIMPLE = {
   "DTYPE": ("'float32'", "dtype", "float32"),
   "REMAT": ("'full'", "remat", "full"),
+  "REMAT_GROUP": ("2", "remat_group", 2),
   "UNROLL": ("2", "unroll", 2),
   "DROPOUT": ("0.25", "dropout", 0.25),
   "EPSILON": ("0.5", "epsilon", 0.5),
@@ -30,7 +31,7 @@ SIMPLE = {
   "MAMBA_HEAD_DIM": ("12", None, 12),
   "TOKEN_TYPES": ("3", None, 3),
   "NUM_LAYERS": ("4", "num_layers", 4),
-  "ENCODER_LAYERS": ("3", None, 3),
+  "ENCODER_LAYERS": ("6", None, 6),
   "DECODER_LAYERS": ("4", None, 4),
   "ROPE_BASE": ("50.0", None, 50.0),
 }
@@ -83,7 +84,7 @@ def test_numbers_reach_every_layer(family):
     if isinstance(x, layers.Mamba2) and "MAMBA_HEAD_DIM" in bound:
       assert (x.head_dim, x.heads) == (12, 4)
   if "ENCODER_LAYERS" in bound:
-    assert (model.encoder.num_layers, model.decoder.num_layers) == (3, 4)
+    assert (model.encoder.num_layers, model.decoder.num_layers) == (6, 4)
 
 
 def _has(module, attribute):

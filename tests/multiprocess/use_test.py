@@ -1,0 +1,118 @@
+"""Two processes evaluate and predict as one does; one is killed in training."""
+
+import json
+import re
+import shutil
+import signal
+import time
+
+import pytest
+
+from tests.e2e import commands
+from tests.multiprocess import processes
+
+pytestmark = pytest.mark.slow
+
+_RECORD = "--gin_file=run/config.gin"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """A user's folder with a run of one process."""
+  folder = tmp_path_factory.mktemp("use")
+  pairs = [{"inputs": f"say {i}", "targets": str(i)} for i in range(120)]
+  lines = "".join(json.dumps(pair) + "\n" for pair in pairs)
+  (folder / "pairs.jsonl").write_text(lines)
+  questions = [{"inputs": f"say {i}", "id": i} for i in range(13)]
+  lines = "".join(json.dumps(question) + "\n" for question in questions)
+  (folder / "questions.jsonl").write_text(lines)
+  processes.run(
+    1,
+    "train",
+    "--workdir=run",
+    *commands.TINY,
+    "--gin_file=runs/pretrain.gin",
+    "--gin_file=vocabularies/bytes.gin",
+    "--gin_file=data/files.gin",
+    "--gin.FILES=pairs.jsonl",
+    "--gin.FILES_OBJECTIVE=seq2seq",
+    *commands.SMALL,
+    "--gin.TRAIN_STEPS=2",
+    "--gin.EVAL_BATCHES=1",
+    cwd=folder,
+  )
+  for count in (1, 2):
+    shutil.copytree(folder / "run", folder / f"by-{count}")
+  return folder
+
+
+def _rows(path):
+  return [json.loads(line) for line in path.open()]
+
+
+def test_eval(folder):
+  """The loss of finite data in one shard, and metrics of what is decoded."""
+  found = {}
+  for count in (1, 2):
+    processes.run(
+      count,
+      "eval",
+      f"--workdir=by-{count}",
+      "--gin_file=runs/evaluate.gin",
+      _RECORD,
+      cwd=folder,
+    )
+    workdir = folder / f"by-{count}"
+    (path,) = (workdir / "eval").iterdir()
+    (predictions,) = (workdir / "predictions").iterdir()
+    metrics = json.loads(path.read_text())["metrics"]
+    found[count] = metrics, _rows(predictions)
+  assert found[1][0]["validation/loss"] > 1
+  assert found[2][0] == pytest.approx(found[1][0], rel=1e-6)
+  assert found[2][1] == found[1][1]
+
+
+def test_infer(folder):
+  for count in (1, 2):
+    processes.run(
+      count,
+      "infer",
+      f"--workdir=by-{count}",
+      "--gin_file=runs/infer.gin",
+      _RECORD,
+      "--gin.INPUTS=questions.jsonl",
+      "--gin.CHUNK_SIZE=8",
+      cwd=folder,
+    )
+  one, two = (
+    _rows(folder / f"by-{count}" / "infer" / "questions-2.jsonl")
+    for count in (1, 2)
+  )
+  assert [row["id"] for row in two] == list(range(13))
+  assert [row.pop("score") for row in two] == pytest.approx(
+    [row.pop("score") for row in one], abs=2e-6
+  )
+  assert two == one
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_one_of_two_is_killed_while_they_train(tmp_path, user, cache, killed):
+  command = commands.command(
+    "train", f"--workdir={tmp_path}/run", *processes.TRAIN,
+    "--gin.TRAIN_STEPS=100000", "--gin.EVALUATE_FIRST=False",
+  )  # fmt: skip
+  with processes.Group(2, command, user, **cache) as group:
+    log = tmp_path / "run" / "metrics.jsonl"
+    group.until(lambda: log.exists() and len(log.read_text().splitlines()) > 7)
+    group.children[killed].send_signal(signal.SIGKILL)
+    started = time.monotonic()
+    codes = group.wait(60)  # what was promised
+    print(f"ended after {time.monotonic() - started:.1f} s")
+  other = 1 - killed
+  assert codes[killed] == -signal.SIGKILL
+  assert codes[other] == 6, group.everything()
+  pid = group.children[killed].pid
+  assert re.search(
+    rf"error: process {other}: process {killed} on \S+ \(pid {pid}\) is gone",
+    group.said(other),
+  )

@@ -6,6 +6,7 @@ and batch, and leaves room for activations, is taken.
 
 import dataclasses
 import logging
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +15,7 @@ import jax
 import optax
 from flax import nnx
 
-from t5x_lite import chips, errors, meshes
+from t5x_lite import chips, errors, meshes, sizes
 from t5x_lite.partitioning import Partitioner
 
 _log = logging.getLogger(__name__)
@@ -37,11 +38,13 @@ class Automatic:
     tensor_parallel: the most parts that heads, feed-forward width and
       vocabulary are cut in.
     memory: bytes of a device; None is what is known of its kind.
+    optimizer_memory: see `Partitioner`; what lies with the host takes no room.
   """
 
   activations: float = 0.4
   tensor_parallel: int = 8
   memory: float | None = None
+  optimizer_memory: str = "device"
 
   def __post_init__(self) -> None:
     if not 0 <= self.activations < 1:
@@ -108,39 +111,32 @@ class Automatic:
   def _candidates(
     self, devices: list[jax.Device]
   ) -> Iterator[tuple[str, Partitioner]]:
+    made = functools.partial(
+      Partitioner, optimizer_memory=self.optimizer_memory
+    )
     if len(devices) == 1:
-      yield "single", Partitioner({"data": 1}, {})
+      yield "single", made({"data": 1}, {})
       return
     slices = meshes.num_slices(devices)
     outer = {"slice": slices} if slices > 1 else {}
     batch: dict[str, Any] = {"batch": (*outer, "data")}
     whole, across = {**outer, "data": -1}, tuple(outer)
     embed = {"embed": "data"}
-    yield "data", Partitioner(whole, batch, across=across)
-    yield (
-      "zero1",
-      Partitioner(whole, batch, optimizer_rules=embed, across=across),
-    )
-    yield "fsdp", Partitioner(whole, batch | embed, across=across)
+    yield "data", made(whole, batch, across=across)
+    yield "zero1", made(whole, batch, optimizer_rules=embed, across=across)
+    yield "fsdp", made(whole, batch | embed, across=across)
     size = 2
     while size <= min(self.tensor_parallel, len(devices) // slices):
       shape = {**whole, "model": size}
       rules = batch | embed | _TENSOR
-      yield f"two_d by {size}", Partitioner(shape, rules, across=across)
+      yield f"two_d by {size}", made(shape, rules, across=across)
       size *= 2
 
 
 def needed(partitioner: Partitioner, model: Any, opt_state: Any) -> int:
   """Bytes on a device of abstract parameters, gradients and optimizer."""
-  parameters = _local(partitioner.laid_out(model))
-  return 2 * parameters + _local(partitioner.optimizer.laid_out(opt_state))
-
-
-def _local(tree: Any) -> int:
-  return sum(
-    math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-    for x in jax.tree.leaves(tree)
-  )
+  parameters = sizes.on_device(partitioner.laid_out(model))
+  return 2 * parameters + sizes.on_device(partitioner.kept(opt_state))
 
 
 def _gib(size: float) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from rich import box, table, text
 from rich import console as rich_console
 
-from t5x_lite import compat, flops
+from t5x_lite import compat, flops, sizes
 from t5x_lite.datasets import Dataset
 from t5x_lite.trainer import Trainer
 
@@ -131,10 +131,14 @@ def memory(trees: Mapping[str, Any]) -> table.Table:
   sums = [0, 0]
   for name, tree in trees.items():
     leaves = jax.tree.leaves(tree)
-    sizes = [sum(_local_bytes(x) for x in leaves), sum(map(_bytes, leaves))]
-    sums = [a + b for a, b in zip(sums, sizes, strict=True)]
     types = sorted({str(np.dtype(x.dtype)) for x in leaves if x.ndim})
-    made.add_row(_cell(name), *map(_human, sizes), ", ".join(types))
+    here, there = sizes.on_device(tree), sizes.at_host(tree)
+    whole = sizes.together(tree)
+    cells = [_human(here), _human(whole), ", ".join(types)]
+    if there:
+      cells[0] = f"{cells[0]} + {_human(there)} with the host"
+    made.add_row(_cell(name), *cells)
+    sums = [sums[0] + here, sums[1] + whole]
   made.add_section()
   made.add_row("together", *map(_human, sums), "")
   return made
@@ -274,16 +278,6 @@ def _axes(axes: Sequence[str | None], leaf: Any) -> str:
     entry = (entry,) if isinstance(entry, str) else tuple(entry or ())
     shown.append(":".join([axis or "-", "+".join(entry)]).rstrip(":"))
   return " ".join(shown)
-
-
-def _bytes(leaf: Any) -> int:
-  return math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
-
-
-def _local_bytes(leaf: Any) -> int:
-  sharding = getattr(leaf, "sharding", None)
-  shape = leaf.shape if sharding is None else sharding.shard_shape(leaf.shape)
-  return math.prod(shape) * np.dtype(leaf.dtype).itemsize
 
 
 def _human(size: float) -> str:

@@ -23,9 +23,9 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from t5x_lite import compat, errors, meshes, rules
+from t5x_lite import compat, errors, meshes, rules, sizes
 
-MEMORIES = ("device", "pinned_host")
+MEMORIES = ("device", sizes.HOST)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,6 +62,20 @@ def test_nothing_that_fits_is_refused_with_what_it_would_take():
     automatic.for_run(MODEL, ADAM.transform)
 
 
+def test_what_lies_with_the_host_takes_no_room():
+  memory = needs()["data"] * 1.1  # parameters and gradients are half of it
+  for kind, expected in (
+    ("device", None),
+    ("pinned_host", {"batch": ("data",)}),
+  ):
+    automatic = auto_mesh.Automatic(0.4, memory=memory, optimizer_memory=kind)
+    chosen = automatic.for_run(MODEL, ADAM.transform)
+    assert chosen.optimizer_memory == kind
+    assert (chosen.optimizer is chosen and chosen.rules == expected) == (
+      kind == "pinned_host"
+    )
+
+
 def test_the_trainer_has_what_was_chosen():
   run = trainer.Trainer(
     MODEL, objectives.Seq2Seq(), ADAM, auto_mesh.Automatic(), batch_size=8

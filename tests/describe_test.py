@@ -10,7 +10,14 @@ import pytest
 from flax import nnx
 from rich import console
 
-from t5x_lite import describe, optimizers, partitioning, schedules, trainer
+from t5x_lite import (
+  describe,
+  optimizers,
+  partitioning,
+  schedules,
+  sizes,
+  trainer,
+)
 from t5x_lite import objectives as objectives_lib
 from tests import tiny
 
@@ -109,7 +116,11 @@ def test_memory_counts_shards(abstract):
   )
   assert lines[4].split() == ["optimizer", "4", "bytes", "4", "bytes"]
   assert lines[6].split() == ["together", "8", "kB", "24", "kB"]
-  local = sum(describe._local_bytes(x) for x in jax.tree.leaves(state.model))
+  at_host = on("data").with_memory_kind("pinned_host")
+  moment = jax.ShapeDtypeStruct((1000,), jnp.float32, sharding=at_host)
+  tables = describe.memory({"optimizer": {"moment": moment, **optimizer}})
+  assert "4 bytes + 2 kB with the host" in render(tables)[3]
+  local = sizes.on_device(state.model)
   full = sum(x.size * 4 for x in jax.tree.leaves(state.model))
   assert full / 8 < local < full / 4
 

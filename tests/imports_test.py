@@ -85,13 +85,21 @@ ARROWS = {
     "t5x_lite.errors",
     "t5x_lite.meshes",
     "t5x_lite.partitioning",
+    "t5x_lite.sizes",
   },
   "t5x_lite.compilation": JAX | {"t5x_lite.errors"},
   "t5x_lite.meshes": NNX
   | {"t5x_lite.compat", "t5x_lite.errors", "t5x_lite.machine"},
   "t5x_lite.partitioning": NNX
-  | {"t5x_lite.compat", "t5x_lite.errors", "t5x_lite.meshes", "t5x_lite.rules"},
+  | {
+    "t5x_lite.compat",
+    "t5x_lite.errors",
+    "t5x_lite.meshes",
+    "t5x_lite.rules",
+    "t5x_lite.sizes",
+  },
   "t5x_lite.rules": JAX,
+  "t5x_lite.sizes": JAX,
   "t5x_lite.optimizers": TRAINER,
   "t5x_lite.trainer": TRAINER,
 }

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 
 from t5x_lite import datasets, errors, example_batches, pieces
+from t5x_lite.auto_mesh import Automatic
+from t5x_lite.compilation import Compilation
 from t5x_lite.decoding import Predictor, Search, decoder_of
 from t5x_lite.objectives import Generative, Objective, Recurrent
 from t5x_lite.optimizers import Optimizer
@@ -28,23 +30,25 @@ class Run:
     model: constructor, called with rngs=...
     objective: from batch to loss.
     optimizer: from gradients to updates.
-    partitioner: mesh and rules.
+    partitioner: mesh and rules, or what chooses them.
     feature_lengths: of a row, by feature.
     batch_size: rows of a batch over all devices.
     num_microbatches: parts that a batch is computed in.
     decoder: for the decode step; None is greedy, to the length of the targets.
     decode_batch_size: rows that are decoded together; None is `batch_size`.
+    compilation: XLA's options for the training step.
   """
 
   model: Callable[..., Any]
   objective: Objective
   optimizer: Optimizer
-  partitioner: Partitioner
+  partitioner: Partitioner | Automatic
   feature_lengths: Mapping[str, int]
   batch_size: int
   num_microbatches: int = 1
   decoder: Search | None = None
   decode_batch_size: int | None = None
+  compilation: Compilation = Compilation()  # noqa: RUF009 (frozen)
 
   @functools.cached_property
   def trainer(self) -> Trainer:
@@ -62,7 +66,7 @@ class Run:
       batch_size=self.batch_size,
     )
     made.check()
-    self.partitioner.check_batch(self.batch_size, self.num_microbatches)
+    made.partitioner.check_batch(self.batch_size, self.num_microbatches)
     return made
 
   def lowered(self, step: str) -> jax.stages.Lowered:
@@ -102,7 +106,7 @@ class Run:
   def _abstract(
     self, rows: Mapping[str, np.ndarray], size: int
   ) -> dict[str, jax.ShapeDtypeStruct]:
-    sharding = self.partitioner.batch_sharding()
+    sharding = self.trainer.partitioner.batch_sharding()
     return {
       name: jax.ShapeDtypeStruct(
         (size, *row.shape[1:]),
@@ -137,7 +141,7 @@ class Run:
     predictor = Predictor(
       self.search,
       self.objective,
-      self.partitioner,
+      self.trainer.partitioner,
       feature_lengths=lengths,
       batch_size=size,
     )

@@ -4,13 +4,12 @@ Everything is of one device, predicted, and JSON if asked.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 
-from t5x_lite import flops
+from t5x_lite import flops, sizes
 from t5x_lite.ahead import hlo
 from t5x_lite.ahead.collectives import Places
 from t5x_lite.ahead.costs import Costs, Exchange, Reckoner
@@ -26,6 +25,7 @@ class Memory:
     optimizer: its state, likewise.
     carried: what an objective keeps between steps, likewise.
     batch: likewise.
+    host: of the optimizer's state, in the host's memory; not a part of `used`.
     arguments: all of these as the compiler lays them out.
     outputs: that are not written over an argument.
     temporaries: activations, gradients and what else is in between.
@@ -37,6 +37,7 @@ class Memory:
   optimizer: int
   carried: int
   batch: int
+  host: int
   arguments: int
   outputs: int
   temporaries: int
@@ -150,7 +151,7 @@ def of(
   compile_seconds: float,
 ) -> Step:
   """Reads a compiled step."""
-  mesh = run.partitioner.mesh
+  mesh = run.trainer.partitioner.mesh
   trips = 1 if name in (TRAIN, EVAL) else run.search.max_length
   program = hlo.read(compiled.as_text() or "")
   costs = Reckoner(program, places, trips).costs()
@@ -207,22 +208,14 @@ def memory(
   state = run.trainer.abstract
   training = name == TRAIN
   return Memory(
-    parameters=bytes_of(state.model),
-    optimizer=bytes_of(state.opt_state) if training else 0,
-    carried=bytes_of(state.carried) if training else 0,
-    batch=bytes_of(run.batch) if name in (TRAIN, EVAL) else 0,
+    parameters=sizes.on_device(state.model),
+    optimizer=sizes.on_device(state.opt_state) if training else 0,
+    carried=sizes.on_device(state.carried) if training else 0,
+    batch=sizes.on_device(run.batch) if name in (TRAIN, EVAL) else 0,
+    host=sizes.at_host(state.opt_state) if training else 0,
     arguments=found.argument_size_in_bytes,
     outputs=found.output_size_in_bytes - found.alias_size_in_bytes,
     temporaries=found.temp_size_in_bytes,
     code=found.generated_code_size_in_bytes,
     available=available,
   )
-
-
-def bytes_of(tree: Any) -> int:
-  """Bytes that one device holds of abstract arrays with shardings."""
-  total = 0
-  for x in jax.tree.leaves(tree):
-    shape = x.sharding.shard_shape(x.shape) if x.sharding else x.shape
-    total += math.prod(shape) * x.dtype.itemsize
-  return total

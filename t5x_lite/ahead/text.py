@@ -67,6 +67,8 @@ def _memory(memory: Memory) -> Iterable[str]:
   for name, value in rows.items():
     if value:
       yield f"{name:<24}{size(value):>12}{value / memory.available:>8.1%}"
+  if memory.host:
+    yield f"{'optimizer, with the host':<24}{size(memory.host):>12}"
   verdict = "free" if memory.free >= 0 else "TOO MUCH BY"
   share = memory.used / memory.available
   yield (

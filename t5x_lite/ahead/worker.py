@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from t5x_lite import commands, config, errors, machine
+from t5x_lite import commands, config, errors, machine, sizes
 from t5x_lite.ahead import collectives, programs, report, topology
 
 ROOT = "t5x_lite.ahead.Run"
@@ -36,10 +36,11 @@ def compiled(request: Mapping[str, Any]) -> dict[str, Any]:
   devices = where.devices()
   with machine.described(devices):
     run: programs.Run = loaded.call()
-    used = list(run.partitioner.mesh.devices.flat)
+    mesh = run.trainer.partitioner.mesh
+    used = list(mesh.devices.flat)
     places = collectives.Places.of(where.chip, used)
     found: dict[str, Any] = {
-      "mesh": dict(run.partitioner.mesh.shape),
+      "mesh": dict(mesh.shape),
       "steps": [],
     }
     for step in request["steps"]:
@@ -55,7 +56,10 @@ def _step(
   begin = time.monotonic()
   lowered = run.lowered(step)
   try:
-    made = lowered.compile()
+    if step == programs.TRAIN:
+      made = run.compilation(lowered, places.chip.platform)
+    else:
+      made = lowered.compile()
   except Exception as error:
     # A kernel too large for VMEM is not the run's fault.
     if _TOO_LARGE not in str(error) or "vmem" in str(error):
@@ -76,8 +80,8 @@ def _too_large(
   return {
     "name": step,
     "too_large": {
-      "parameters": report.bytes_of(state.model),
-      "optimizer": report.bytes_of(state.opt_state),
+      "parameters": sizes.on_device(state.model),
+      "optimizer": sizes.on_device(state.opt_state),
       "needed": needed,
       "available": places.chip.memory,
       "message": message.splitlines()[0],

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -75,7 +76,14 @@ def _arrays(workdir: pathlib.Path, step: int = _STEPS) -> dict[str, np.ndarray]:
   import orbax.checkpoint as ocp
 
   last = workdir / "checkpoints" / str(step)
-  restore = ocp.PyTreeCheckpointer().restore
+  checkpointer = ocp.PyTreeCheckpointer()
+
+  def restore(path: pathlib.Path):
+    # As numpy: the devices may have been those of several processes.
+    tree = checkpointer.metadata(path).item_metadata.tree
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(np.ndarray), tree)
+    return checkpointer.restore(path, restore_args=as_numpy)
+
   tree = {part: restore(last / part) for part in ("model", "optimizer")}
   flat: dict[str, np.ndarray] = {}
 

@@ -5,8 +5,8 @@ and batch, and leaves room for activations, is taken.
 """
 
 import dataclasses
-import logging
 import functools
+import logging
 import math
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -14,6 +14,7 @@ import ctypes
 import dataclasses
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -237,16 +238,14 @@ class Member:
     A collective fails at once when a peer dies; that the peer is dead is
     known a moment later, and ends this process with what is the matter.
     """
-    roll, cause = self._roll, error
+    roll = self._roll
     if roll is None or isinstance(error, errors.ProcessLost):
       return
-    import jax
-
-    while not isinstance(cause, jax.errors.JaxRuntimeError):
-      following = cause.__cause__ or cause.__context__
-      if following is None:
-        return
-      cause = following
+    cause: BaseException | None = error
+    while cause is not None and not _is_of_xla(cause):
+      cause = cause.__cause__ or cause.__context__
+    if cause is None:
+      return
     # By turns, not by the clock: on a machine that is busy, this thread may
     # not run for long, and the roll call's may not have run either.
     for _ in range(round(_SETTLE / 0.1)):
@@ -291,6 +290,11 @@ class Member:
     libc = ctypes.CDLL(None)
     self._abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(handle)
     libc.signal(signal.SIGABRT, self._abort)
+
+
+def _is_of_xla(error: BaseException) -> bool:
+  """Whether it has a status of XLA's, which is not always JAX's own class."""
+  return re.match(r"[A-Z_]+: ", str(error)) is not None
 
 
 def _tell(text: str) -> None:

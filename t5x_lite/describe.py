@@ -60,7 +60,13 @@ def print_run(
     if name in dataset.feature_lengths
   }
   batch = trainer.objective.convert(rows)
-  show([features(batch), sample(rows, decoders), _work(state.model, batch)])
+  show(
+    [
+      features(batch),
+      sample(rows, decoders),
+      _work(state.model, batch, trainer.objective),
+    ]
+  )
 
 
 def show(
@@ -216,10 +222,10 @@ def sample(
   return made
 
 
-def _work(model: Any, batch: Mapping[str, Any]) -> table.Table:
+def _work(model: Any, batch: Mapping[str, Any], objective: Any) -> table.Table:
   """What a step computes, or why that is unknown."""
   try:
-    step = flops.of_training_step(model, batch)
+    step = flops.of_training_step(model, batch, objective)
   except NotImplementedError as error:
     return facts("Work of a step", {"model FLOPs": f"unknown: {error}"})
   known = {

@@ -25,7 +25,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from t5x_lite import compat, layers, models, visible_pairs
+from t5x_lite import compat, layers, models, objectives, visible_pairs
 
 Shapes = Mapping[str, Any]  # model features: arrays or ShapeDtypeStructs
 
@@ -239,14 +239,30 @@ def _tied(embedding: nnx.Module, tokens: Tokens) -> Flops:
   )
 
 
-def of_training_step(model: nnx.Module, batch: Shapes) -> Flops:
-  """FLOPs of a forward and backward pass over a whole batch.
+def of_forward_pass(
+  model: nnx.Module, batch: Shapes, objective: Any = None
+) -> Flops:
+  """As `of_model`, with logits where the objective wants them alone.
 
   Args:
     model: real or abstract.
     batch: model features of all hosts; only shapes are read.
+    objective: None for logits of all positions.
   """
-  return of_model(model, batch) * 3
+  total = of_model(model, batch)
+  if isinstance(objective, objectives.MaskedLM) and objective.predictions:
+    rows, length = batch["encoder_input_tokens"].shape
+    without = Tokens(rows, max(0, length - objective.predictions))
+    head = of_layer(model.heads.masked_lm, without)
+    total += (head + _tied(model.embedding, without)) * -1
+  return total
+
+
+def of_training_step(
+  model: nnx.Module, batch: Shapes, objective: Any = None
+) -> Flops:
+  """FLOPs of a forward and backward pass; see `of_forward_pass`."""
+  return of_forward_pass(model, batch, objective) * 3
 
 
 def num_parameters(model: Any) -> int:

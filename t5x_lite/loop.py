@@ -127,6 +127,7 @@ class Loop:
             batch,
             self.trainer.program,
             self.trainer.partitioner.mesh.size,
+            self.trainer.objective,
           )
         )
     with self.progress.stopwatch.part(stopwatch.STEP):

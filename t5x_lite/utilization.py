@@ -82,6 +82,7 @@ def of_all_devices(
   batch: flops.Shapes,
   program: Any = None,
   num_devices: int | None = None,
+  objective: Any = None,
 ) -> Utilization:
   """Utilization of all devices; says what is unknown of the FLOPs, and why.
 
@@ -90,10 +91,11 @@ def of_all_devices(
     batch: model features of all hosts; only shapes are read.
     program: the training step as traced, a ClosedJaxpr; None for no HFU.
     num_devices: if the run does not use all that there are.
+    objective: for which logits are computed.
   """
   step, hardware = None, None
   try:
-    step = flops.of_training_step(model, batch)
+    step = flops.of_training_step(model, batch, objective)
   except NotImplementedError as error:
     _log.warning("MFU is unknown: %s", error)
   try:

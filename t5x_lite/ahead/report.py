@@ -182,7 +182,7 @@ def _model_flops(run: Run, name: str) -> flops.Flops:
     return flops.Flops()
   model = run.trainer.abstract.model
   try:
-    once = flops.of_model(model, run.batch)
+    once = flops.of_forward_pass(model, run.batch, run.objective)
   except NotImplementedError:
     return flops.Flops()
   return once * 3 if name == TRAIN else once

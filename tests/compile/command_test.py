@@ -22,6 +22,7 @@ def step(temporaries=4 * GIB, name="train", busy=0.5):
     optimizer=1 * GIB,
     carried=0,
     batch=2**20,
+    host=0,
     arguments=3 * GIB + 2**20,
     outputs=0,
     temporaries=temporaries,

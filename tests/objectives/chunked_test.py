@@ -8,7 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from t5x_lite import errors, metrics, objectives, partitioning
+from t5x_lite import (
+  errors,
+  flops,
+  metrics,
+  objectives,
+  partitioning,
+  traced_flops,
+)
 from t5x_lite.objectives import chunked
 from tests import tiny
 from tests.objectives import toy
@@ -140,6 +147,25 @@ def test_logits_of_all_positions_never_exist():
   # The head's matrix is the largest of what is left.
   head = toy.VOCAB * 16
   assert max(sizes(objectives.Seq2Seq(logits_chunk=3))) == head > rows * 3
+
+
+def test_logits_that_are_left_out_are_no_flops():
+  """Neither in the traced loss nor in the formula."""
+  make, extra = CASES["masked_lm_next_sentence"]
+  some = toy.examples(make(), 4)
+  batch = toy.convert(make(), [some[:1], some[1:3], some[3:], []])
+  model = toy.model("masked_lm_next_sentence")
+  traced, formula = [], []
+  for objective in (make(), make(**extra)):
+
+    def forward(model, batch, objective=objective):
+      return objective.loss(model, batch, None)[0]
+
+    traced.append(traced_flops.of_program(forward, model, batch))
+    step = flops.of_training_step(model, batch, objective)
+    formula.append(step.total_full / 3)
+  assert formula[0] > formula[1]
+  assert traced[0] - traced[1] == formula[0] - formula[1]
 
 
 def test_rows_with_more_masked_tokens_than_predictions_are_refused():

@@ -91,9 +91,8 @@ def features(objective):
   return {name: np.int32(value) for name, value in batch.items()}
 
 
-def made_trainer(model, objective, mesh, optimizer=None):
+def made_trainer(model, objective, mesh, optimizer):
   """Of a model with its numbers; and the state to begin with."""
-  optimizer = optimizer or optimizers.adamw(1e-3)
   run = trainer.Trainer(lambda rngs: model, objective, optimizer, mesh)
   run.check()
   state = type(run.abstract).create(model, optimizer.transform)
@@ -110,7 +109,9 @@ def step(model, objective, mesh):
 
 def steps(model, objective, mesh):
   """Metrics of each step, the state after them and the compiled step."""
-  run, state = made_trainer(model, objective, mesh)
+  # So that a gradient that is but a rounding error makes no whole step.
+  descent = optimizers.adamw(1e-3, epsilon=1e-4)
+  run, state = made_trainer(model, objective, mesh, descent)
   batch, history = run.put(features(objective)), []
   compiled = run.compile(state, batch)
   with counted_compilations() as count:
@@ -145,13 +146,9 @@ def on_one_device(family):
 
 @functools.cache
 def steps_on_one_device(family):
-  def smaller(variable):
-    axes = compat.axes_of(variable)
-    scale = 0.1 if "vocab" in axes and len(axes) > 1 else 1.0
-    return variable.replace(np.float32(scale * variable[...]))
-
-  # Logits of about 1, and losses whose last digit is less than 1e-6.
-  model = jax.tree.map(smaller, made(family), is_leaf=compat.is_variable)
+  """As initialized: with random scales rounding errors grow in some models."""
+  model = model_files.build(f"{family}/tiny", bindings=MACROS)
+  model = jax.device_get(model)
   history, _, _ = steps(model, FAMILIES[family], partitioner("single"))
   return model, history
 
@@ -170,7 +167,7 @@ def test_steps_in_parts(family, mesh):
   history, state, compiled = steps(model, FAMILIES[family], laid_out)
   for ours, theirs in zip(history, expected, strict=True):
     assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
-    assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-5)
+    assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
   assert history[-1]["loss"] < history[0]["loss"] - 1e-2
   for tree, cut in ((state.model, PARAMETERS), (state.opt_state, OPTIMIZER)):
     share = _share(tree)
@@ -195,7 +192,8 @@ def check_collectives(mesh, model, laid_out, text):
   found = [c for c in hlo.collectives(text) if any(c.shapes)]
   kinds = {c.kind for c in found}
   assert kinds & {"all-reduce", "reduce-scatter"}  # of gradients at least
-  gathered = {s: c for c in found if c.kind == "all-gather" for s in c.shapes}
+  gathers = [(s, c) for c in found if c.kind == "all-gather" for s in c.shapes]
+  gathered = dict(gathers)
   cut = {axis: shapes(model, laid_out, axis) for axis in ("data", "model")}
   if mesh == "data":
     assert kinds == {"all-reduce"}
@@ -205,13 +203,25 @@ def check_collectives(mesh, model, laid_out, text):
     assert gathered.keys() & shapes(model, laid_out.optimizer, "data")
   elif mesh != "tensor":
     assert any(_part(shape, cut["data"]) for shape in gathered)
-  assert not gathered.keys() & cut["model"], "a whole parameter is gathered"
+  # Within a row of the model axis, parts may have the shape of another whole.
+  for shape, gather in gathers:
+    assert shape not in cut["model"] or not _cross(
+      laid_out.mesh, gather, "model"
+    ), f"a whole parameter is gathered: {gather}"
   if mesh == "multislice":
     for shape in gathered.keys() & cut["data"]:
       groups = gathered[shape].groups
       assert len(groups) > 1 and all(
         len({d // 4 for d in g}) == 1 for g in groups
       )
+
+
+def _cross(mesh, collective, axis):
+  """Whether devices talk to those at another place on a mesh axis."""
+  place = mesh.axis_names.index(axis)
+  coordinates = np.indices(mesh.devices.shape)[place].ravel()
+  groups = collective.groups or [range(mesh.size)]
+  return any(len({coordinates[d] for d in group}) > 1 for group in groups)
 
 
 def shapes(model, laid_out, axis):

@@ -28,6 +28,9 @@ KINDS = (
 _FLAT = ("v5e", "v6e")  # pods of two sides; others are tori of three
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _MESH = re.compile(r"mesh\[([^\]]*)\] ?\{([^}]*)\}")
+# The compiler for TPUs leaves to the hosts what crosses slices: a send and a
+# receive for each exchange.
+_FAR = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _LIST = re.compile(r"\{(\{[\d,{} ]*\})\}")
 
 
@@ -85,11 +88,16 @@ class Collective:
 def kind_of(one: Instruction) -> str | None:
   """The kind of an instruction that begins an exchange, else None."""
   name = one.opcode.removesuffix("-start")
+  if name == "send" and (far := _FAR.search(one.attributes)) is not None:
+    name = far[1].lower().replace("_", "-")
+    return name if name in KINDS else "collective-permute"
   return name if name in KINDS else None
 
 
 def collective(one: Instruction, kind: str, places: Places) -> Collective:
   """What an instruction exchanges."""
+  if one.opcode == "send":
+    return _between_slices(one, kind, places)
   if kind == "collective-permute":
     return _permute(one, places)
   group = groups(one.attributes, len(places.domains))
@@ -101,6 +109,21 @@ def collective(one: Instruction, kind: str, places: Places) -> Collective:
   sent_far = twice * whole / near * (far - 1) / far
   seconds = sent / near_bandwidth + sent_far / places.chip.network
   return Collective(kind, size, sent, sent_far, seconds)
+
+
+def _between_slices(
+  one: Instruction, kind: str, places: Places
+) -> Collective:
+  """What a device sends to those at its place in other slices."""
+  slices = len(set(places.domains.tolist()))
+  share = {
+    "all-gather": slices - 1,
+    "all-reduce": 2 * (slices - 1) / slices,
+    "all-to-all": (slices - 1) / slices,
+    "reduce-scatter": (slices - 1) / slices,
+  }
+  sent = share.get(kind, 1) * one.shapes[0].size
+  return Collective(kind, slices, 0.0, sent, sent / places.chip.network)
 
 
 def _whole(one: Instruction, kind: str, size: int) -> float:

@@ -179,6 +179,21 @@ def test_between_slices_a_device_sends_its_share():
   assert found.sent_far == 2 * 4096 * 4 / 16 / 2
 
 
+def test_between_slices_hosts_exchange_what_devices_send():
+  line = (
+    "  %x = (bf16[24,8]{1,0}, u32[]{:S(2)}, token[]) send(%y, %z),"
+    " channel_id=4, is_host_transfer=true, frontend_attributes="
+    '{_xla_host_transfer_handler_name="xla_megascale_runtime",'
+    '_xla_megascale_target="{1,2}x{0:3}",'
+    '_xla_megascale_transfer_type="ALL_REDUCE"}\n'
+    "  ROOT %w = (bf16[24,8]{1,0}, u32[]{:S(2)}, token[]) recv(%z),"
+    ' frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}'
+  )
+  found = exchange(line, places((2, 2), slices=2))["all-reduce"]
+  assert (found.times, found.sent, found.sent_far) == (1, 0, 24 * 8 * 2)
+  assert found.seconds == found.sent_far / V5E.network
+
+
 def test_parts_of_one_exchange_count_once():
   lines = "\n".join(
     f"  {'ROOT ' * last}%x{last} = f32[16]{{0}} all-gather(%y), "

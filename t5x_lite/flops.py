@@ -239,9 +239,7 @@ def _tied(embedding: nnx.Module, tokens: Tokens) -> Flops:
   )
 
 
-def of_forward_pass(
-  model: nnx.Module, batch: Shapes, objective: Any = None
-) -> Flops:
+def of_forward_pass(model: Any, batch: Shapes, objective: Any = None) -> Flops:
   """As `of_model`, with logits where the objective wants them alone.
 
   Args:

@@ -165,9 +165,10 @@ def test_steps_in_parts(family, mesh):
   model, expected = steps_on_one_device(family)
   laid_out = partitioner(mesh)
   history, state, compiled = steps(model, FAMILIES[family], laid_out)
+  assert history[0] == pytest.approx(expected[0], rel=1e-5)
   for ours, theirs in zip(history, expected, strict=True):
     assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
-    assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+    assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-5)
   assert history[-1]["loss"] < history[0]["loss"] - 1e-2
   for tree, cut in ((state.model, PARAMETERS), (state.opt_state, OPTIMIZER)):
     share = _share(tree)

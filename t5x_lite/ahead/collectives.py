@@ -111,9 +111,7 @@ def collective(one: Instruction, kind: str, places: Places) -> Collective:
   return Collective(kind, size, sent, sent_far, seconds)
 
 
-def _between_slices(
-  one: Instruction, kind: str, places: Places
-) -> Collective:
+def _between_slices(one: Instruction, kind: str, places: Places) -> Collective:
   """What a device sends to those at its place in other slices."""
   slices = len(set(places.domains.tolist()))
   share = {

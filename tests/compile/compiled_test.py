@@ -100,3 +100,47 @@ def test_what_is_too_large_is_told(capsys):
   out, err = capsys.readouterr()
   assert code == 8 and "does NOT fit into 15.75 GiB" in out
   assert "--gin.REMAT=full" in err
+
+
+TRAIN = "--gin.STEPS=('train',)"
+
+
+def test_gradients_are_added_up_in_the_dtype_of_the_model(capsys):
+  """But for those of embeddings, of which a decoder has two."""
+  sent = {}
+  for dtype in ("float32", "bfloat16"):
+    flags = (TRAIN, "--gin_file=meshes/data.gin", f"--gin.DTYPE={dtype}")
+    (step,) = compiled(capsys, "v5e:2x2", "decoder", *flags)["steps"]
+    whole = 2 * 3 / 4 * step["memory"]["parameters"]
+    sent[dtype] = step["collectives"]["all-reduce"]["sent"] / whole
+  assert sent["float32"] == pytest.approx(1, rel=0.05)
+  assert 0.5 < sent["bfloat16"] < 0.75
+
+
+def test_slices_send_each_other_gradients_alone(capsys):
+  mesh = ("--num_slices=2", "--gin_file=meshes/multislice.gin")
+  flags = (TRAIN, *mesh, "--gin_file=optimizers/adamw.gin")
+  found = compiled(capsys, "v5e:2x2", "decoder", *flags)
+  assert found["mesh"] == {"slice": 2, "data": 4}
+  (step,) = found["steps"]
+  far = {k: x["sent_far"] for k, x in step["collectives"].items()}
+  assert {kind for kind, sent in far.items() if sent} == {"all-reduce"}
+  # Of two slices each sends half, and the half that it has added up.
+  assert 0.5 < far["all-reduce"] / step["memory"]["parameters"] < 1
+
+
+def test_an_optimizer_with_the_host_and_a_mesh_that_chooses_itself(capsys):
+  flags = ("--gin_file=meshes/auto.gin", "--gin_file=optimizers/adamw.gin")
+  host = "--gin.OPTIMIZER_MEMORY=pinned_host"
+  found = compiled(capsys, "v5e:2x2", "decoder", TRAIN, *flags, host)
+  assert found["mesh"] == {"data": 4}
+  memory = found["steps"][0]["memory"]
+  assert memory["host"] == 2 * memory["parameters"] > 1000
+  assert memory["optimizer"] < 100
+  assert memory["arguments"] < 1.5 * memory["parameters"]
+
+
+def test_options_are_the_compilers(capsys):
+  options = "--gin.COMPILER_OPTIONS={'tpu': {'xla_tpu_no_such_option': 1}}"
+  with pytest.raises(AssertionError, match="xla_tpu_no_such_option"):
+    compiled(capsys, "v5e:2x2", "decoder", TRAIN, options)

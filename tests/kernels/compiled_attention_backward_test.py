@@ -89,7 +89,9 @@ def ours(
       k_segments=given.get("segments"),
       k_prefix=given.get("prefix"),
     )
-    more = {"blocks": tpu.Blocks(block, block)} if module is tpu else {}
+    more = (
+      {"blocks": tpu.Blocks(block, block)} if module is tpu and block else {}
+    )
 
     def attend(moving):
       relative = None
@@ -152,6 +154,14 @@ def test_a_relative_bias(chip, near):
 )
 def test_features_compile(chip, how):
   report(chip, ours, **how)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("kv_heads", [1, 32])
+def test_wide_heads_have_blocks_that_fit(kv_heads, dtype):
+  """PaLM's, on the chip with the least VMEM."""
+  how = {"width": 256, "heads": 32, "kv_heads": kv_heads, "dtype": dtype}
+  report("v4", ours, features=["causal", "segments"], block=None, **how)
 
 
 def test_long_rows_compile():

@@ -62,6 +62,13 @@ class Blocks:
     if self.q % self.q_part or self.k % self.k_part:
       raise ValueError(f"parts must divide their blocks: {self}")
 
+  @classmethod
+  def picked(cls, head: int, vmem: int) -> "Blocks":
+    """For heads of so many bytes a position: what a small VMEM has room for."""
+    if vmem > _LEAST_VMEM * _MIB or head <= 2 * ROWS:
+      return cls()
+    return cls(k=512) if head <= 4 * ROWS else cls(256, 256, 256)
+
   def cut(self, q_length: int, k_length: int) -> "Blocks":
     """No longer than such rows need."""
     q = min(self.q, _up(q_length, ROWS))
@@ -98,10 +105,12 @@ def attention(
     interpret: run the kernels in jax's interpreter, on any device.
     blocks: None picks.
   """
-  size, q_length, heads, _ = q.shape
+  size, q_length, heads, q_width = q.shape
   k_length, width = k.shape[1], v.shape[-1]
-  blocks = (blocks or Blocks()).cut(q_length, k_length)
   dtype = jnp.result_type(q, k, v)
+  head = max(q_width, width) * dtype.itemsize
+  blocks = blocks or Blocks.picked(head, _vmem())
+  blocks = blocks.cut(q_length, k_length)
   settings = Settings(
     q_block=blocks.q,
     k_block=blocks.k,

@@ -178,6 +178,8 @@ class Partitioner:
     A mesh may give a process rows that are not neighbours, and several
     processes the same ones.
     """
+    if jax.process_count() == 1:
+      return [list(range(size))]
     held: list[set[int]] = [set() for _ in range(jax.process_count())]
     places: Any = self.batch_sharding().devices_indices_map((size,))
     for device, (part,) in places.items():

@@ -135,8 +135,8 @@ class Loop:
     aligned = self.trainer.objective.aligned
     tokens = count_tokens(rows, aligned)
     # Those of the rows of other hosts are about as many.
-    every, own = (len(next(iter(x.values()))) for x in (batch, rows))
-    tokens *= every // own
+    every = next(iter(batch.values())).shape[0]
+    tokens *= every // len(next(iter(rows.values())))
     return state, _Pending(step, values, tokens)
 
   def _read(self, pending: _Pending | None) -> None:

@@ -98,7 +98,15 @@ ROWS = {
       **_FULL, "MODEL_PARALLEL": 12, "VOCAB_SIZE": 256512,
       "NUM_MICROBATCHES": 4,
     },
-    published="46.2 (paper, two such pods)",
+  ),
+  "palm_540b_two_pods": Row(
+    "PaLM 540B, two pods", "v4:12x16x16", "models/palm/540b",
+    "objectives/causal_lm", "meshes/multislice", 2048, {"targets": 2048},
+    {
+      **_FULL, "MODEL_PARALLEL": 12, "VOCAB_SIZE": 256512,
+      "NUM_MICROBATCHES": 4,
+    },
+    num_slices=2, published="46.2 (paper)",
   ),
   "mamba_2_8b": Row(
     "Mamba 2.8B", "v5e:8x8", "models/mamba/2_8b", "objectives/causal_lm",

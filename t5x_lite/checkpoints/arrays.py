@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t5x_lite import errors
+from t5x_lite import errors, sizes
 from t5x_lite.checkpoints import steps, tree
 
 MODEL = "model"
@@ -151,4 +151,4 @@ def not_finite(state: Any) -> list[str]:
 def _elsewhere(leaf: Any) -> bool:
   """Whether an array lies in the host's memory."""
   sharding = getattr(leaf, "sharding", None)
-  return getattr(sharding, "memory_kind", None) == "pinned_host"
+  return getattr(sharding, "memory_kind", None) == sizes.HOST

@@ -19,6 +19,7 @@ from t5x_lite import (
   trained_model,
   vocabularies,
 )
+from t5x_lite.auto_mesh import Automatic
 from t5x_lite.objectives import Objective
 from t5x_lite.partitioning import Partitioner
 
@@ -40,7 +41,7 @@ def chat(
   workdir: str,
   model: Callable[..., Any],
   objective: Objective,
-  partitioner: Partitioner,
+  partitioner: Partitioner | Automatic,
   vocabulary: vocabularies.Vocabulary | None,
   feature_lengths: Mapping[str, int],
   template: conversation.Template = PLAIN,
@@ -56,7 +57,7 @@ def chat(
     workdir: of the run that trained the model.
     model: its constructor.
     objective: makes what the model reads.
-    partitioner: mesh and rules.
+    partitioner: mesh and rules, or what chooses them.
     vocabulary: from text to tokens and back.
     feature_lengths: "inputs": the most tokens that the model reads, the end of
       sequence included.
@@ -101,13 +102,13 @@ def chat(
     }
     describe.show([describe.facts("Chat", facts)])
     return
-  built = vocabulary.build()
+  built, mesh = vocabulary.build(), made.partitioner
   predictor = decoding.Predictor(
     decoder.completed(eos=built.eos_id),
     objective,
-    partitioner,
+    mesh,
     feature_lengths=feature_lengths,
-    batch_size=partitioner.axis_size("batch", partitioner.mesh.shape),
+    batch_size=mesh.axis_size("batch", mesh.mesh.shape),
     vocabulary=built,
   )
   state = trained_model.restore(made, directory)

@@ -15,6 +15,7 @@ from rich import table
 
 from t5x_lite import describe, errors, flops, hosts, summaries, trained_model
 from t5x_lite import evaluators as evaluators_lib
+from t5x_lite.auto_mesh import Automatic
 from t5x_lite.evaluators import Evaluator
 from t5x_lite.objectives import Objective
 from t5x_lite.partitioning import Partitioner
@@ -29,7 +30,7 @@ def evaluate(
   workdir: str,
   model: Callable[..., Any],
   objective: Objective,
-  partitioner: Partitioner,
+  partitioner: Partitioner | Automatic,
   evaluators: Sequence[Evaluator],
   checkpoint: str | None = None,
   steps: int | str | Sequence[int] = "latest",
@@ -41,7 +42,7 @@ def evaluate(
     workdir: of the run; receives metrics and predictions.
     model: constructor of the model.
     objective: from task features to model features.
-    partitioner: mesh and rules.
+    partitioner: mesh and rules, or what chooses them.
     evaluators: what is measured.
     checkpoint: a workdir or the directory of a step; by default `workdir`.
     steps: "latest", "all", a number or a list of numbers.

@@ -24,6 +24,7 @@ from t5x_lite import (
   trained_model,
   vocabularies,
 )
+from t5x_lite.auto_mesh import Automatic
 from t5x_lite.objectives import Objective
 from t5x_lite.partitioning import Partitioner
 from t5x_lite.trainer import Trainer
@@ -37,7 +38,7 @@ def harness(
   workdir: str,
   model: Callable[..., Any],
   objective: Objective,
-  partitioner: Partitioner,
+  partitioner: Partitioner | Automatic,
   tasks: Sequence[str],
   feature_lengths: Mapping[str, int],
   batch_size: int,
@@ -56,7 +57,7 @@ def harness(
     workdir: of the run; receives the results.
     model: constructor of the model.
     objective: how inputs and targets are laid out; see `harness_layout`.
-    partitioner: mesh and rules.
+    partitioner: mesh and rules, or what chooses them.
     tasks: names that lm-eval knows, or paths of YAML files.
     feature_lengths: greatest numbers of tokens; a decoder's context is as
       long as all of them together.

@@ -33,6 +33,7 @@ from t5x_lite import (
   sources,
   trained_model,
 )
+from t5x_lite.auto_mesh import Automatic
 from t5x_lite.objectives import Objective
 from t5x_lite.partitioning import Partitioner
 from t5x_lite.trainer import Trainer
@@ -48,7 +49,7 @@ def infer(
   workdir: str,
   model: Callable[..., Any],
   objective: Objective,
-  partitioner: Partitioner,
+  partitioner: Partitioner | Automatic,
   source: sources.Source,
   output: chunks.Output,
   batch_size: int,
@@ -69,7 +70,7 @@ def infer(
     workdir: of the run that trained the model.
     model: its constructor.
     objective: makes batches.
-    partitioner: mesh and rules.
+    partitioner: mesh and rules, or what chooses them.
     source: what to predict for.
     output: where to write, and which share of the examples to make.
     batch_size: rows decoded at once, over all devices.

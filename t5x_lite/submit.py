@@ -25,6 +25,7 @@ from t5x_lite import (
   truncation,
   vocabularies,
 )
+from t5x_lite.auto_mesh import Automatic
 from t5x_lite.objectives import Discriminative, Objective
 from t5x_lite.partitioning import Partitioner
 from t5x_lite.pipelines import providers
@@ -135,7 +136,7 @@ def submit(
   workdir: str,
   model: Callable[..., Any],
   objective: Objective,
-  partitioner: Partitioner,
+  partitioner: Partitioner | Automatic,
   tests: Tests,
   leaderboards: Leaderboards,
   batch_size: int,
@@ -151,7 +152,7 @@ def submit(
     workdir: of the run that trained the model.
     model: its constructor.
     objective: makes batches; tasks answer by text or by labels as it does.
-    partitioner: mesh and rules.
+    partitioner: mesh and rules, or what chooses them.
     tests: what is to be predicted.
     leaderboards: what they want of it.
     batch_size: rows predicted at once, over all devices.

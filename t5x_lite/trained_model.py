@@ -9,13 +9,16 @@ import jax.numpy as jnp
 import optax
 
 from t5x_lite import errors, optimizers, run_record, trainer
+from t5x_lite.auto_mesh import Automatic
 from t5x_lite.objectives import Objective
 from t5x_lite.partitioning import Partitioner
 from t5x_lite.train_state import TrainState
 
 
 def trainer_of(
-  model: Callable[..., Any], objective: Objective, partitioner: Partitioner
+  model: Callable[..., Any],
+  objective: Objective,
+  partitioner: Partitioner | Automatic,
 ) -> trainer.Trainer:
   """A trainer that evaluates only: its optimizer has no state.
 

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from t5x_lite import (
+  auto_mesh,
   chat,
   conversation,
   decoding,
@@ -33,13 +34,13 @@ def run(tmp_path_factory):
 def talk(run, monkeypatch, capsys):
   def talk(text, **options):
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
-    options = {"vocabulary": toy.BYTES, "feature_lengths": LENGTHS} | options
+    usual = {"vocabulary": toy.BYTES, "feature_lengths": LENGTHS}
+    usual["partitioner"] = partitioning.Partitioner({"data": -1}, {})
     chat.chat(
       workdir=str(run),
       model=toy.MODEL,
       objective=objectives.Seq2Seq(),
-      partitioner=partitioning.Partitioner({"data": -1}, {}),
-      **options,
+      **(usual | options),
     )
     return capsys.readouterr()
 
@@ -56,6 +57,11 @@ def test_answers_are_those_of_infer(run, talk, tmp_path, capsys):
   said = talk("\n  \n".join(toy.LINES))
   assert said.out == expected
   assert "EncoderDecoder of step 2" in said.err
+
+
+def test_a_mesh_that_chooses_itself(talk):
+  said = talk("hello\n", partitioner=auto_mesh.Automatic())
+  assert said.out == talk("hello\n").out
 
 
 def test_commands(talk):

@@ -123,7 +123,7 @@ ROWS = {
   ),
   "palm_62b": Row(
     "PaLM 62B", "v4:8x8x8", "models/palm/62b", "objectives/causal_lm",
-    "meshes/fsdp", 512, {"targets": 2048}, _FULL,
+    "meshes/two_d", 512, {"targets": 2048}, {**_FULL, "MODEL_PARALLEL": 4},
   ),
 }  # fmt: skip
 

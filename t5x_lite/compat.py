@@ -1,7 +1,7 @@
 """The one place that knows how jax 0.10-0.12 and flax 0.12 differ."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -9,20 +9,8 @@ import numpy as np
 from flax import nnx
 
 
-def make_mesh(
-  shape: Mapping[str, int], devices: list[jax.Device] | None = None
-) -> jax.sharding.Mesh:
-  """A mesh with automatic axes; jax now makes explicit ones by default."""
-  return jax.make_mesh(
-    tuple(shape.values()),
-    tuple(shape),
-    axis_types=(jax.sharding.AxisType.Auto,) * len(shape),
-    devices=devices,
-  )
-
-
 def mesh_of(array: np.ndarray, names: Iterable[str]) -> jax.sharding.Mesh:
-  """A mesh with automatic axes of devices in its shape."""
+  """A mesh of devices in its shape; jax now makes axes explicit by default."""
   axes = tuple(names)
   return jax.sharding.Mesh(
     array, axes, axis_types=(jax.sharding.AxisType.Auto,) * len(axes)

@@ -65,8 +65,6 @@ def make(
     ConfigError: the slices are not as many as the axes across them say.
   """
   _check(shape, devices, across)
-  if not across:
-    return compat.make_mesh(shape, list(devices))
   return compat.mesh_of(arranged(shape, devices, across), shape)
 
 
@@ -74,18 +72,22 @@ def arranged(
   shape: Mapping[str, int], devices: Sequence[Any], across: Sequence[str]
 ) -> np.ndarray:
   """Devices in the mesh's shape, each slice at one place of `across`."""
+  # The axes of a slice need not be those of its torus.
+  split = {"allow_split_physical_axes": True}
   outer = [size if axis in across else 1 for axis, size in shape.items()]
   inner = [1 if axis in across else size for axis, size in shape.items()]
-  if num_slices(devices) > 1:
+  if num_slices(devices) > 1 and across:
     return mesh_utils.create_hybrid_device_mesh(
       inner,
       outer,
       devices,
       process_is_granule=not _have_slices(devices),
-      # A slice's own axes need not be those of its torus.
-      allow_split_physical_axes=True,
+      **split,
     )
-  # CPUs, for rehearsals: the first devices are the first slice.
+  if not across or devices[0].platform != "cpu":
+    sizes = tuple(shape.values())
+    return mesh_utils.create_device_mesh(sizes, list(devices), **split)
+  # For rehearsals: the first devices are the first slice.
   array = np.array(devices).reshape(*outer, *inner)
   ndim = len(shape)
   pairs = [axis for i in range(ndim) for axis in (i, ndim + i)]

@@ -47,6 +47,19 @@ def test_an_axis_across_goes_from_slice_to_slice(given):
   assert {int(i) for i in found[:, 0].flat} == {0, 1, 2, 3}
 
 
+def test_axes_need_not_be_those_of_the_torus():
+  """Of 4 x 4 x 4 chips, two by two: neighbours, each pair another one."""
+  given = devices(64)
+  places = [(x, y, z) for z in range(4) for y in range(4) for x in range(4)]
+  for device, place in zip(given, places, strict=True):
+    device.coords, device.core_on_chip = place, 0
+    device.device_kind = "TPU v4"
+  found = ids(meshes.arranged({"data": 32, "model": 2}, given, ()))
+  assert sorted(found.flat) == list(range(64))
+  first, second = np.array(places)[found[:, 0]], np.array(places)[found[:, 1]]
+  assert (np.abs(first - second).sum(axis=1) == 1).all()
+
+
 def test_virtual_devices_make_slices_in_their_order():
   partitioner = partitioning.Partitioner(
     {"slice": 2, "data": -1}, {"batch": ("slice", "data")}, across=("slice",)

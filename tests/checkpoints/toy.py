@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from t5x_lite import compat
+from t5x_lite import meshes
 
 
 @jax.tree_util.register_dataclass
@@ -54,7 +54,7 @@ def create(seed=0, *, dim=8, classes=16, optimizer=OPTIMIZER, model=Model):
 def shardings(tree, shape=(1, 1), devices=None):
   """Over a (data, model) mesh: 2-D arrays in both dimensions."""
   count = shape[0] * shape[1]
-  mesh = compat.make_mesh(
+  mesh = meshes.make(
     {"data": shape[0], "model": shape[1]},
     (devices or jax.devices())[:count],
   )

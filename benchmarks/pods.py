@@ -184,7 +184,7 @@ def _cells(row: Row, found: dict[str, Any]) -> list[str]:
     row.title,
     slices + found["topology"],
     " x ".join(f"{k} {v}" for k, v in found["mesh"].items()),
-    f"{row.batch / step['num_devices']:g}",
+    f"{row.batch / step['num_devices']:.3g}",
     f"{memory['used'] / GIB:.2f} GiB",
     f"{memory['free'] / GIB:.2f} GiB",
     f"{step['flops'] / 1e12:.1f}",

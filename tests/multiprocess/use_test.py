@@ -73,17 +73,20 @@ def test_eval(folder):
 
 
 def test_infer(folder):
-  for count in (1, 2):
-    processes.run(
-      count,
-      "infer",
-      f"--workdir=by-{count}",
-      "--gin_file=runs/infer.gin",
-      _RECORD,
-      "--gin.INPUTS=questions.jsonl",
-      "--gin.CHUNK_SIZE=8",
-      cwd=folder,
-    )
+  """Two by `t5x_lite launch`, which says whose lines are whose."""
+  flags = (
+    "--gin_file=runs/infer.gin",
+    _RECORD,
+    "--gin.INPUTS=questions.jsonl",
+    "--gin.CHUNK_SIZE=8",
+  )
+  processes.run(1, "infer", "--workdir=by-1", *flags, cwd=folder)
+  launched = ("launch", "--processes=2", f"--devices={processes.DEVICES}")
+  command = (*launched, "--", "infer", "--workdir=by-2", *flags)
+  done = commands.run(*command, cwd=folder, XLA_FLAGS=processes.FLAGS)
+  said = done.stdout.splitlines()
+  assert any(line.startswith("[0] ") for line in said)
+  assert all(line[:4] in ("[0] ", "[1] ") for line in said)
   one, two = (
     _rows(folder / f"by-{count}" / "infer" / "questions-2.jsonl")
     for count in (1, 2)

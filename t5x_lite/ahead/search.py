@@ -47,10 +47,19 @@ class Trial:
   def flags(self) -> str:
     """What to add to the command line."""
     mesh = f"--gin_file={self.mesh} " if self.mesh else ""
+    # What is near to None needs quotes, also in a shell.
+    remat = "\"'none'\"" if self.remat == "none" else self.remat
     return (
-      f"{mesh}--gin.REMAT={self.remat}"
-      f" --gin.NUM_MICROBATCHES={self.microbatches}"
+      f"{mesh}--gin.REMAT={remat} --gin.NUM_MICROBATCHES={self.microbatches}"
     )
+
+  @property
+  def settings(self) -> list[tuple[str, str]]:
+    """Macros and their values, as in a gin file."""
+    return [
+      ("REMAT", repr(self.remat)),
+      ("NUM_MICROBATCHES", str(self.microbatches)),
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,13 +115,9 @@ class Search:
 
 
 def _try(trial: Trial, compile_: Compile) -> Trial:
-  settings = [
-    ("REMAT", trial.remat),
-    ("NUM_MICROBATCHES", str(trial.microbatches)),
-  ]
   files = [trial.mesh] if trial.mesh else []
   try:
-    return dataclasses.replace(trial, answer=compile_(files, settings))
+    return dataclasses.replace(trial, answer=compile_(files, trial.settings))
   except (errors.ConfigError, testing.CompileError) as error:
     return dataclasses.replace(trial, refused=str(error).splitlines()[0])
 

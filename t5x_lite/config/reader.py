@@ -235,7 +235,8 @@ def _explain(message: str) -> str:
     return message.strip()
   word = token[1]
   if word.lower() in _NEARLY_LITERALS:
-    return f"{word} is no value; did you mean {_NEARLY_LITERALS[word.lower()]}?"
+    near = _NEARLY_LITERALS[word.lower()]
+    return f"{word} is no value; did you mean {near}? As a text it is '{word}'"
   return (
     f"{word} is no value: a string needs quotes ('{word}'), a macro a percent "
     f"sign (%{word}), a function or class an at sign (@module.{word})"

@@ -1,12 +1,21 @@
 """`t5x_lite compile` without a compiler: names, messages, search, texts."""
 
+import ast
 import dataclasses
 import json
 
 import pytest
 
-from t5x_lite import chips, errors, main
-from t5x_lite.ahead import command, launch, report, search, text, topology
+from t5x_lite import chips, commands, config, errors, main
+from t5x_lite.ahead import (
+  command,
+  launch,
+  report,
+  search,
+  text,
+  topology,
+  worker,
+)
 from t5x_lite.ahead.costs import Exchange
 
 GIB = 2**30
@@ -183,7 +192,7 @@ def test_search_tries_until_nothing_can_be_faster(compiled, capsys):
 
   def found(files, settings, timeout):
     setting = dict(settings)
-    key = setting["REMAT"], int(setting["NUM_MICROBATCHES"])
+    key = ast.literal_eval(setting["REMAT"]), int(setting["NUM_MICROBATCHES"])
     tried.append((*files, *key))
     if files:
       raise errors.ConfigError("does not divide")
@@ -203,9 +212,20 @@ def test_search_tries_until_nothing_can_be_faster(compiled, capsys):
     ("meshes/two_d.gin", "none", 1),
   ]
   rows = capsys.readouterr().out.splitlines()
-  assert rows[1].endswith("--gin.REMAT=none --gin.NUM_MICROBATCHES=4")
+  assert rows[1].endswith("--gin.REMAT=\"'none'\" --gin.NUM_MICROBATCHES=4")
   assert rows[2].endswith("--gin.REMAT=minimal --gin.NUM_MICROBATCHES=2")
   assert rows[3].endswith("--gin.REMAT=full --gin.NUM_MICROBATCHES=1")
+
+
+@pytest.mark.parametrize("remat", search.Search().remat)
+def test_trials_are_settings_that_gin_reads(remat):
+  names = [flag.removeprefix("--gin_file=") for flag in FILES]
+  roots = [one.root for one in commands.COMMANDS.values()]
+  settings = search.Trial("", remat, 2).settings
+  files = ["runs/compile.gin", *names]
+  run = config.load(worker.ROOT, files, settings, commands=roots).call()
+  assert run.num_microbatches == 2
+  assert run.trainer.abstract.model.decoder.remat == remat
 
 
 def test_a_search_of_which_nothing_fits_ends_with_8(compiled, capsys):

@@ -121,7 +121,7 @@ def test_slices_send_each_other_gradients_alone(capsys):
   mesh = ("--num_slices=2", "--gin_file=meshes/multislice.gin")
   flags = (TRAIN, *mesh, "--gin_file=optimizers/adamw.gin")
   found = compiled(capsys, "v5e:2x2", "decoder", *flags)
-  assert found["mesh"] == {"slice": 2, "data": 4}
+  assert found["mesh"] == {"slice": 2, "data": 4, "model": 1}
   (step,) = found["steps"]
   far = {k: x["sent_far"] for k, x in step["collectives"].items()}
   assert {kind for kind, sent in far.items() if sent} == {"all-reduce"}

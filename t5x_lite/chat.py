@@ -102,13 +102,13 @@ def chat(
     }
     describe.show([describe.facts("Chat", facts)])
     return
-  built, mesh = vocabulary.build(), made.partitioner
+  built, partitioner = vocabulary.build(), made.partitioner
   predictor = decoding.Predictor(
     decoder.completed(eos=built.eos_id),
     objective,
-    mesh,
+    partitioner,
     feature_lengths=feature_lengths,
-    batch_size=mesh.axis_size("batch", mesh.mesh.shape),
+    batch_size=partitioner.axis_size("batch", partitioner.mesh.shape),
     vocabulary=built,
   )
   state = trained_model.restore(made, directory)

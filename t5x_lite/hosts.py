@@ -22,6 +22,16 @@ def is_first() -> bool:
   return jax.process_index() == 0
 
 
+def share() -> tuple[int, int]:
+  """This process's part of what all divide: its number, and how many.
+
+  Alone it is (0, 1), and no device is asked for it.
+  """
+  if compat.distributed_client() is None:
+    return 0, 1
+  return jax.process_index(), jax.process_count()
+
+
 def barrier(what: str, seconds: float = TIMEOUT) -> None:
   """Waits until all processes are here.
 
@@ -33,7 +43,7 @@ def barrier(what: str, seconds: float = TIMEOUT) -> None:
     ProcessLost: some did not come; the message names them.
   """
   if jax.process_count() > 1:
-    _meet(f"t5x_lite/{next(_meetings)}", what, seconds)
+    _meet(next(_meetings), what, seconds)
 
 
 def on_first(work: Callable[[], T], seconds: float = TIMEOUT) -> T:
@@ -48,23 +58,24 @@ def on_first(work: Callable[[], T], seconds: float = TIMEOUT) -> T:
       Without this the others would wait for it at the next barrier.
     ProcessLost: the first process, or another, did not come.
   """
-  if jax.process_count() == 1:
-    return work()
-  key, error, result = f"t5x_lite/{next(_meetings)}", None, None
   client = compat.distributed_client()
+  if client is None:
+    return work()
+  number, error, result = next(_meetings), None, None
   if is_first():
     try:
       result = work()
     except Exception as caught:
       error = caught
     report = {"failed": error is not None, "result": result}
-    client.key_value_set(f"{key}/report", json.dumps(report))
+    client.key_value_set(f"{_key(number)}/report", json.dumps(report))
   name = getattr(work, "__qualname__", "what the first process does")
-  _meet(key, name.removesuffix(".<lambda>"), seconds)
+  _meet(number, name.removesuffix(".<lambda>"), seconds)
   if error is not None:
     raise error
   # The same object for all: tuples have become lists on the first, too.
-  told = json.loads(client.blocking_key_value_get(f"{key}/report", 60_000))
+  text = client.blocking_key_value_get(f"{_key(number)}/report", 60_000)
+  told = json.loads(text)
   if told["failed"]:
     raise errors.CheckpointError(
       "the first process could not go on; its message says why"
@@ -72,9 +83,53 @@ def on_first(work: Callable[[], T], seconds: float = TIMEOUT) -> T:
   return told["result"]
 
 
-def _meet(key: str, what: str, seconds: float) -> None:
+def on_all(work: Callable[[], T], seconds: float = TIMEOUT) -> list[T]:
+  """Runs `work` on every process; all return the results of all, in order.
+
+  Args:
+    work: returns what JSON can hold; the same kind of work everywhere.
+    seconds: to wait for the slowest.
+
+  Raises:
+    CheckpointError: `work` raised on another process; here, its own exception.
+    ProcessLost: a process did not come.
+  """
+  client = compat.distributed_client()
+  if client is None:
+    return [work()]
+  number, error, result = next(_meetings), None, None
+  try:
+    result = work()
+  except Exception as caught:
+    error = caught
+  report = {"failed": error is not None, "result": result}
+  reports = f"{_key(number)}/reports"
+  client.key_value_set(f"{reports}/{jax.process_index()}", json.dumps(report))
+  name = getattr(work, "__qualname__", "what all processes do")
+  _meet(number, name.removesuffix(".<lambda>"), seconds)
+  if error is not None:
+    raise error
+  told = {
+    int(name.rpartition("/")[2]): json.loads(text)
+    for name, text in client.key_value_dir_get(reports)
+  }
+  failed = [index for index in sorted(told) if told[index]["failed"]]
+  if failed:
+    raise errors.CheckpointError(
+      f"process {failed[0]} could not go on; its message says why"
+    )
+  return [told[index]["result"] for index in sorted(told)]
+
+
+def _key(number: int) -> str:
+  """Where a meeting keeps what is said at it."""
+  return f"t5x_lite/{number}"
+
+
+def _meet(number: int, what: str, seconds: float) -> None:
   """A barrier of JAX's coordination service."""
   client, own = compat.distributed_client(), jax.process_index()
+  key = _key(number)
   client.key_value_set(f"{key}/here/{own}", "")
   try:
     client.wait_at_barrier(key, round(seconds * 1000))
@@ -92,3 +147,6 @@ def _meet(key: str, what: str, seconds: float) -> None:
       if missing
       else f"came too late to {what!r}: the others had waited {seconds:.0f} s"
     ) from error
+  if is_first():
+    # Who came to this one has read all that was said at the one before.
+    client.key_value_delete(_key(number - 1))

@@ -37,10 +37,10 @@ def _announce_sealing():
 
   seal = manifest.seal
 
-  def slowly(path):
+  def slowly(*args):
     print("sealing", flush=True)
     time.sleep(0.5)
-    seal(path)
+    seal(*args)
 
   manifest.seal = slowly
 

@@ -5,7 +5,7 @@ import os
 import pathlib
 from typing import Any
 
-from t5x_lite import errors, hosts
+from t5x_lite import errors
 from t5x_lite.checkpoints import arrays, initialize, retention, session, steps
 
 
@@ -19,6 +19,8 @@ class Checkpointer:
     keep_every: keep also all steps that this number divides.
     best_metric: keep also the step where this metric is best.
     best_mode: "max" or "min": which values of it are good.
+    timeout_minutes: writing a step fails, and so does the run, if it takes
+      longer.
     initialize_from: where a run without checkpoints takes parameters from.
   """
 
@@ -27,6 +29,7 @@ class Checkpointer:
   keep_every: int | None = None
   best_metric: str | None = None
   best_mode: str = "max"
+  timeout_minutes: float = 60.0
   initialize_from: initialize.InitializeFrom | None = None
 
   def __post_init__(self) -> None:
@@ -37,6 +40,11 @@ class Checkpointer:
           f"Checkpointer.{name} is {value}: use 1 or more"
           + ("" if name == "every" else ", or None")
         )
+    if self.timeout_minutes <= 0:
+      raise errors.ConfigError(
+        f"Checkpointer.timeout_minutes is {self.timeout_minutes}: use more"
+        " than 0"
+      )
     if self.best_mode not in ("max", "min"):
       raise errors.ConfigError(
         f"Checkpointer.best_mode is {self.best_mode!r}: use 'max' or 'min'"
@@ -64,6 +72,7 @@ class Checkpointer:
         best_metric=self.best_metric,
         best_mode=self.best_mode,
       ),
+      timeout=60.0 * self.timeout_minutes,
       initialize_from=self.initialize_from,
     )
 
@@ -86,5 +95,5 @@ def restore_params(
       the newest good one), or the parameters differ in name, shape or dtype.
   """
   directory = steps.resolve(path, step)
-  hosts.on_first(lambda: steps.verify(directory, [arrays.MODEL]))
+  steps.verify(directory, [arrays.MODEL])
   return arrays.restore_model(directory, abstract_model)

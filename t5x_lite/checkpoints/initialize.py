@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from t5x_lite import errors, hosts
+from t5x_lite import errors
 from t5x_lite.checkpoints import arrays, steps, tree
 
 _SHOWN = 5  # arrays named in a message
@@ -69,7 +69,7 @@ class InitializeFrom:
       raise ValueError("initialize_from needs restore(..., init=...)")
     items = [arrays.MODEL] + [arrays.OPTIMIZER] * self.optimizer
     directory = steps.resolve(self.path, self.step)
-    hosts.on_first(lambda: steps.verify(directory, items))
+    steps.verify(directory, items)
     wanted = {
       item: tree.flatten(arrays.split(abstract)[item]) for item in items
     }

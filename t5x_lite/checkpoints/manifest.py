@@ -14,14 +14,16 @@ import concurrent.futures
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from t5x_lite import errors
 
 NAME = "MANIFEST"
 FORMAT = 1
 _HEADER = f"# t5x_lite checkpoint, format {FORMAT}, seal: "
-_THREADS = 4
+_CORES = os.cpu_count() or 1
+_THREADS = max(4, min(16, _CORES // 2))
+_THREADS_BESIDE = max(1, min(8, _CORES // 4))  # those that training can spare
 
 # Orbax writes these after the seal.  They hold dates and class names, and
 # nothing is read from them.
@@ -44,11 +46,38 @@ def _seal_of(start: bytes, body: bytes) -> bytes:
   return hashlib.sha256(start + body).hexdigest().encode()
 
 
-def seal(directory: pathlib.Path) -> None:
-  """Writes the MANIFEST of the files now in the directory."""
-  # One thread: this runs beside training, and may take its time.
-  lines = [f"{_digest(directory / name)}  {name}" for name in _files(directory)]
-  body = "".join(line + "\n" for line in lines).encode()
+def text(found: Mapping[str, str]) -> str:
+  """Digests by relative path, as `sha256sum` writes them."""
+  return "".join(f"{digest}  {name}\n" for name, digest in found.items())
+
+
+def parse(lines: str) -> dict[str, str]:
+  """What `text` wrote."""
+  pairs = (line.split("  ", 1) for line in lines.splitlines())
+  return {name: digest for digest, name in pairs}
+
+
+def digests(directory: pathlib.Path, names: Iterable[str]) -> dict[str, str]:
+  """The sha256 of files, by the given relative paths; beside training."""
+  names = list(names)
+  with concurrent.futures.ThreadPoolExecutor(_THREADS_BESIDE) as pool:
+    found = pool.map(lambda name: _digest(directory / name), names)
+    return dict(zip(names, found, strict=True))
+
+
+def seal(
+  directory: pathlib.Path, known: Mapping[str, str] | None = None
+) -> None:
+  """Writes the MANIFEST of the files now in the directory.
+
+  Args:
+    directory: of the step.
+    known: digests of files that need not be read for it, by relative path.
+  """
+  known, names = known or {}, _files(directory)
+  new = digests(directory, (name for name in names if name not in known))
+  found = {**known, **new}
+  body = text({name: found[name] for name in names}).encode()
   start = _HEADER.encode()
   with (directory / NAME).open("wb") as file:
     file.write(start + _seal_of(start, body) + b"\n" + body)
@@ -75,8 +104,7 @@ def read(directory: pathlib.Path) -> dict[str, str]:
       f"{directory} was written in another format ({start.decode()}; this"
       f" version reads format {FORMAT}): use the version that wrote it"
     )
-  pairs = (line.split("  ", 1) for line in body.decode().splitlines())
-  return {name: digest for digest, name in pairs}
+  return parse(body.decode())
 
 
 def _problem(path: pathlib.Path, digest: str) -> str | None:
@@ -88,30 +116,34 @@ def _problem(path: pathlib.Path, digest: str) -> str | None:
 
 
 def problems(
-  directory: pathlib.Path, parts: Iterable[str] | None = None
+  directory: pathlib.Path,
+  parts: Iterable[str] | None = None,
+  share: tuple[int, int] = (0, 1),
 ) -> list[str]:
   """What is wrong with the files of a step directory; nothing if it is [].
 
   Args:
     directory: of the step.
     parts: the subdirectories to check; by default all files.
+    share: (i, n): check the i-th of n parts of the files.
 
   Raises:
     OSError: a file cannot be read, which says nothing about its content.
   """
   try:
-    digests = read(directory)
+    expected = read(directory)
   except ValueError as error:
     return [str(error)]
   if parts is not None:
     chosen = tuple(f"{part}/" for part in parts)
-    digests = {k: v for k, v in digests.items() if k.startswith(chosen)}
-    if not digests:
+    expected = {k: v for k, v in expected.items() if k.startswith(chosen)}
+    if not expected:
       return [f"there is no {' or '.join(chosen)} in it"]
+  # By digest, for by name the large files could all be in one part.
+  names = sorted(expected, key=lambda name: (expected[name], name))
+  names = sorted(names[share[0] :: share[1]])
   with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
     found = pool.map(
-      lambda name: _problem(directory / name, digests[name]), digests
+      lambda name: _problem(directory / name, expected[name]), names
     )
-    return [
-      f"{n} {what}" for n, what in zip(digests, found, strict=True) if what
-    ]
+    return [f"{n} {what}" for n, what in zip(names, found, strict=True) if what]

@@ -23,6 +23,7 @@ class Session:
     directory: of the steps, in the workdir.
     every: save at the steps that this number divides.
     keeping: which steps to keep.
+    timeout: seconds that writing a step may take.
     initialize_from: what to begin with if there is no step.
 
   Raises:
@@ -35,6 +36,7 @@ class Session:
     *,
     every: int,
     keeping: retention.Retention,
+    timeout: float,
     initialize_from: initialize.InitializeFrom | None = None,
   ):
     self._directory, self._every = directory, every
@@ -42,7 +44,7 @@ class Session:
     self._lock: run_lock.RunLock | None = None
     self._current: int | None = None  # last saved or restored
     hosts.on_first(self._prepare)
-    self._writer = writer.Writer(directory, keeping)
+    self._writer = writer.Writer(directory, keeping, timeout)
 
   def _prepare(self) -> None:
     try:
@@ -198,14 +200,11 @@ class Session:
         there is no good step, or no iterator state to go with it.
     """
     self.wait()
-
-    def choose() -> int | None:
-      if step is None:
-        return steps.newest_good(self._directory)
+    if step is None:
+      chosen = steps.newest_good(self._directory)
+    else:
+      chosen = step
       steps.verify(steps.resolve(self._directory, step))
-      return step
-
-    chosen = hosts.on_first(choose)
     if chosen is None:
       if self._initialize_from is None:
         return None

@@ -11,13 +11,16 @@
 """
 
 import errno
+import itertools
 import logging
+import math
 import os
 import pathlib
 import shutil
 from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
-from t5x_lite import errors
+from t5x_lite import errors, hosts
 from t5x_lite.checkpoints import manifest
 
 SUBDIRECTORY = "checkpoints"
@@ -86,13 +89,21 @@ def resolve(
 def problems(
   directory: pathlib.Path, parts: Iterable[str] | None = None
 ) -> list[str]:
-  """As `manifest.problems`, but what cannot be read is a CheckpointError."""
-  try:
-    return manifest.problems(directory, parts)
-  except OSError as error:
-    raise errors.CheckpointError(
-      f"the checkpoint {directory} cannot be read: {error}; {remedy(error)}"
-    ) from error
+  """As `manifest.problems`; all processes call it, and share the files.
+
+  Raises:
+    CheckpointError: a file cannot be read.
+  """
+
+  def check_share() -> list[str]:
+    try:
+      return manifest.problems(directory, parts, hosts.share())
+    except OSError as error:
+      raise errors.CheckpointError(
+        f"the checkpoint {directory} cannot be read: {error}; {remedy(error)}"
+      ) from error
+
+  return sorted(set(itertools.chain(*hosts.on_all(check_share))))
 
 
 def _damage(directory: pathlib.Path, found: Sequence[str]) -> str:
@@ -106,57 +117,75 @@ def _damage(directory: pathlib.Path, found: Sequence[str]) -> str:
 def verify(directory: pathlib.Path, parts: Iterable[str] | None = None) -> None:
   """Raises CheckpointError unless the files of a step are as written.
 
-  The message names the damaged files and the newest good step before it.
+  All processes call it.  The message names the damaged files and the newest
+  good step before it.
   """
   found = problems(directory, parts)
   if not found:
     return
   name, parent = directory.name, directory.parent
-  before = steps(parent) if name.isdecimal() else []
-  good = next(
-    (
-      step
-      for step in reversed(before)
-      if step < int(name) and not problems(parent / str(step))
-    ),
-    None,
-  )
+  before = _before(parent, int(name)) if name.isdecimal() else []
+  good = next((s for s in before if not problems(parent / str(s))), None)
   if good is None:
     remedy = "There is no good step before it: get the files from a copy."
   else:
     remedy = f"The newest good step before it is {good}: ask for step {good}."
-  raise errors.CheckpointError(f"{_damage(directory, found)}\n{remedy}")
+  _refuse(f"{_damage(directory, found)}\n{remedy}")
+
+
+def _before(directory: pathlib.Path, step: float) -> list[int]:
+  """The steps before one, the newest first; on all processes the same."""
+  return hosts.on_first(
+    lambda: [s for s in reversed(steps(directory)) if s < step]
+  )
+
+
+def _refuse(message: str) -> NoReturn:
+  """Raises CheckpointError; its message is the first process's to say."""
+
+  def refuse() -> NoReturn:
+    raise errors.CheckpointError(message)
+
+  hosts.on_first(refuse)
+  raise AssertionError("unreachable")
 
 
 def newest_good(directory: pathlib.Path) -> int | None:
   """The newest step that passes its check; None if there are no steps.
 
-  Newer, damaged ones are renamed, with a warning.  Going on from an older
-  step leads to the same state as the damaged one would have, so what is lost
-  is the time of the steps between.
+  All processes call it.  Newer, damaged steps are renamed, with a warning.
+  Going on from an older step leads to the same state as the damaged one would
+  have, so what is lost is the time of the steps between.
 
   Raises:
     CheckpointError: there are steps but none is good.
   """
   damaged: dict[int, str] = {}
-  for step in reversed(steps(directory)):
+  for step in _before(directory, math.inf):
     found = problems(directory / str(step))
     if not found:
       break
     damaged[step] = _damage(directory / str(step), found)
   else:
     if damaged:
-      raise errors.CheckpointError(
+      _refuse(
         "\n".join(damaged.values())
         + "\nNo other step is left: get the files from a copy, or start anew"
         " in another --workdir."
       )
     return None
-  for bad, message in damaged.items():
-    aside = set_aside(directory, bad)
-    _log.warning(
-      "%s\nIt is set aside as %s; going on from step %d.", message, aside, step
-    )
+
+  def rename() -> None:
+    for bad, message in damaged.items():
+      aside = set_aside(directory, bad)
+      _log.warning(
+        "%s\nIt is set aside as %s; going on from step %d.",
+        message,
+        aside,
+        step,
+      )
+
+  hosts.on_first(rename)
   return step
 
 
@@ -192,6 +221,11 @@ def reason(error: BaseException) -> str:
 
 def remedy(error: BaseException) -> str:
   """What to do about an error of the file system."""
+  if isinstance(error, TimeoutError):
+    return (
+      "use a faster file system, or give it longer"
+      " (Checkpointer.timeout_minutes)"
+    )
   number = error_number(error)
   if number in (errno.ENOSPC, errno.EDQUOT):
     return "free some space, or keep fewer checkpoints (Checkpointer.keep)"

@@ -3,8 +3,9 @@
   1. The data iterator and the metrics are written to `staged/`, before
      training draws another batch.
   2. Orbax copies the arrays to the host, and training goes on.
-  3. In a thread, Orbax writes the arrays to a temporary directory; the staged
-     files are moved into it and its manifest is written.
+  3. In a thread, Orbax writes the arrays to a temporary directory, and every
+     process reads its own again for their digests (`items`); the staged files
+     are moved into it and its manifest is written.
   4. The directory is renamed to its step, and steps no longer kept are
      renamed into `deleted/`.
 
@@ -14,12 +15,13 @@ removes when the next run starts.
 
 import contextlib
 import logging
+import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from t5x_lite import errors, hosts
-from t5x_lite.checkpoints import manifest, retention, steps
+from t5x_lite.checkpoints import items, manifest, retention, steps
 
 ITERATOR = "iterator"
 
@@ -71,20 +73,27 @@ class Writer:
   Args:
     directory: of the steps; it exists.
     keeping: which of them to keep.
+    timeout: seconds after which a step that is not written has failed.
   """
 
-  def __init__(self, directory: pathlib.Path, keeping: retention.Retention):
+  def __init__(
+    self,
+    directory: pathlib.Path,
+    keeping: retention.Retention,
+    timeout: float,
+  ):
     self._directory, self._retention = directory, keeping
-    self._staged = directory / steps.STAGED
+    self._staged, self._timeout = directory / steps.STAGED, timeout
     self._orbax: Any = None
     self._step: int | None = None  # being written
+    self._items: tuple[str, ...] = ()  # of it
     self._quiet = _FromOrbax()
     logging.getLogger("absl").addFilter(self._quiet)
 
   def begin(
     self,
     step: int,
-    items: Mapping[str, dict[str, Any]],
+    trees: Mapping[str, dict[str, Any]],
     iterator: Savable | None,
     metrics: Mapping[str, float],
   ) -> None:
@@ -99,7 +108,7 @@ class Writer:
       hosts.on_first(lambda: self._stage(iterator is not None, metrics))
       if iterator is not None:
         iterator.save(self._staged / ITERATOR)
-      self._start(step, items)
+      self._start(step, trees)
 
   def _stage(self, iterator: bool, metrics: Mapping[str, float]) -> None:
     self._staged.mkdir()
@@ -107,9 +116,10 @@ class Writer:
     if iterator:
       (self._staged / ITERATOR).mkdir()
 
-  def _start(self, step: int, items: Mapping[str, dict[str, Any]]) -> None:
+  def _start(self, step: int, trees: Mapping[str, dict[str, Any]]) -> None:
     import orbax.checkpoint as ocp
 
+    self._items = tuple(trees)
     if self._orbax is None:
       self._orbax = ocp.CheckpointManager(
         self._directory,
@@ -118,11 +128,13 @@ class Writer:
           todelete_subdir=steps.DELETED,
           lightweight_initialize=True,
           async_options=ocp.AsyncOptions(
-            post_finalization_callback=self._complete
+            timeout_secs=math.ceil(self._timeout),
+            post_finalization_callback=self._complete,
           ),
         ),
       )
-    saves = {name: ocp.args.PyTreeSave(item) for name, item in items.items()}
+    save = items.save_args()
+    saves = {name: save(tree) for name, tree in trees.items()}
     self._orbax.save(step, args=ocp.args.Composite(**saves), force=True)
 
   def _complete(self) -> None:
@@ -135,7 +147,12 @@ class Writer:
     for path in self._staged.iterdir():
       path.rename(temporary / path.name)
     self._staged.rmdir()
-    manifest.seal(temporary)
+    known = {
+      f"{item}/{name}": digest
+      for item in self._items
+      for name, digest in items.collect(temporary / item).items()
+    }
+    manifest.seal(temporary, known)
 
   def wait(self) -> None:
     """Waits until the step being written is complete on disk.

@@ -138,6 +138,7 @@ def test_no_permission(tmp_path, monkeypatch):
   [
     (OSError(errno.ENOSPC, "No space left on device"), "free some space"),
     (OSError(errno.EIO, "Input/output error"), "file system answers"),
+    (TimeoutError("of Orbax"), "Checkpointer.timeout_minutes"),
     (RuntimeError("anything"), "file system answers"),
   ],
 )
@@ -147,7 +148,7 @@ def test_errors_of_the_thread_surface(tmp_path, monkeypatch, error, remedy):
     session.wait()
     with monkeypatch.context() as patch:
 
-      def fail(path):
+      def fail(*args):
         raise error
 
       patch.setattr(manifest, "seal", fail)
@@ -175,7 +176,7 @@ def test_errors_of_the_iterator_are_its_own(tmp_path):
 
 
 def test_a_failing_save_prints_no_tracebacks(tmp_path, monkeypatch, capfd):
-  def fail(path):
+  def fail(*args):
     raise OSError(errno.ENOSPC, "No space left on device")
 
   monkeypatch.setattr(manifest, "seal", fail)

@@ -1,5 +1,7 @@
 """One of two processes of a run with a mesh over both."""
 
+import hashlib
+import json
 import logging
 import pathlib
 import sys
@@ -74,11 +76,35 @@ def check_restoring(workdir, expected_step):
   assert jax.tree.structure(model) == jax.tree.structure(expected.model)
 
 
+def record_digests():
+  """The files whose digests this process computes, from now on."""
+  files, compute = [], hashlib.file_digest
+
+  def recorded(file, name):
+    files.append(file.name)
+    return compute(file, name)
+
+  hashlib.file_digest = recorded
+  return files
+
+
+def tell(what, files, workdir):
+  """Prints them, by their names without the directories of the steps."""
+  root = str(workdir / "checkpoints")
+  names = [str(pathlib.Path(f).relative_to(root)) for f in files]
+  print(json.dumps({what: sorted(n.partition("/")[2] for n in names)}))
+  files.clear()
+
+
 def main(rank, port, workdir):
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
   jax.distributed.initialize(f"localhost:{port}", 2, rank)
-  workdir = pathlib.Path(workdir)
+  workdir, files = pathlib.Path(workdir), record_digests()
   check_saving(workdir)
+  tell("saved", files, workdir)
+  with checkpoints.Checkpointer().open(workdir) as session:
+    session.restore(toy.abstract(toy.at(2, shape=(4, 2)), (4, 2)))
+  tell("checked", files, workdir)
   check_restoring(workdir, 3)
   if hosts.is_first():
     (workdir / "checkpoints/3/metrics.json").unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """A run of two processes with one mesh over their eight devices."""
 
+import json
 import os
 import pathlib
 import socket
@@ -13,6 +14,15 @@ def free_port():
   with socket.socket() as server:
     server.bind(("localhost", 0))
     return server.getsockname()[1]
+
+
+def told(output):
+  """What a process printed of the files it read for their digests."""
+  found = {}
+  for line in output.splitlines():
+    if line.startswith("{"):
+      found |= json.loads(line)
+  return found
 
 
 @pytest.mark.slow
@@ -45,3 +55,16 @@ def test_two_processes_save_and_restore(tmp_path):
   assert left == {"2", "3.damaged"}
   iterators = (tmp_path / "checkpoints/2/iterator").iterdir()
   assert {p.name for p in iterators} == {"shard-0.json", "shard-1.json"}
+  # Each reads what it wrote, once a save; the rest is the first's.
+  first, second = (told(output) for output in outputs)
+  steps_saved = 3
+  assert second["saved"]
+  assert all(".process_1/d/" in name for name in second["saved"])
+  assert not any(".process_1/d/" in name for name in first["saved"])
+  own = [name for name in first["saved"] if ".process_0/d/" in name]
+  assert len(set(own)) == len(own) and len(own) >= 2 * steps_saved
+  # Every file is checked by one of them, and both have about as much to do.
+  manifest = (tmp_path / "checkpoints/3.damaged/MANIFEST").read_text()
+  sealed = [line.partition("  ")[2] for line in manifest.splitlines()[1:]]
+  assert sorted(first["checked"] + second["checked"]) == sorted(sealed)
+  assert abs(len(first["checked"]) - len(second["checked"])) <= 1

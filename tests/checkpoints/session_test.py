@@ -71,7 +71,7 @@ def test_the_iterator_is_saved_at_once(tmp_path, monkeypatch):
   gate = threading.Event()
   seal = manifest.seal
   monkeypatch.setattr(
-    manifest, "seal", lambda path: (gate.wait(30), seal(path))[1]
+    manifest, "seal", lambda *args: (gate.wait(30), seal(*args))[1]
   )
   counter, other = toy.Counter(), toy.Counter()
   next(counter)
@@ -253,7 +253,7 @@ def test_warns_when_training_waits_for_the_disk(tmp_path, monkeypatch, caplog):
   monkeypatch.setattr("t5x_lite.checkpoints.session._SLOW", 0.2)
   seal = manifest.seal
   monkeypatch.setattr(
-    manifest, "seal", lambda path: (threading.Event().wait(0.4), seal(path))
+    manifest, "seal", lambda *args: (threading.Event().wait(0.4), seal(*args))
   )
   with checkpoints.Checkpointer(every=1).open(tmp_path) as session:
     session.save(1, toy.at(0))
@@ -294,7 +294,13 @@ def test_names_what_is_missing_at_a_path(tmp_path):
 
 @pytest.mark.parametrize(
   "settings",
-  [{"every": 0}, {"keep": 0}, {"keep_every": -1}, {"best_mode": "high"}],
+  [
+    {"every": 0},
+    {"keep": 0},
+    {"keep_every": -1},
+    {"best_mode": "high"},
+    {"timeout_minutes": 0},
+  ],
 )
 def test_refuses_wrong_settings(settings):
   with pytest.raises(errors.ConfigError, match="use"):
@@ -309,7 +315,7 @@ def test_refuses_urls():
 def test_an_error_in_the_loop_is_not_hidden_by_one_in_the_save(
   tmp_path, monkeypatch, caplog
 ):
-  def fail(path):
+  def fail(*args):
     raise OSError(28, "No space left on device")
 
   monkeypatch.setattr(manifest, "seal", fail)

@@ -118,6 +118,7 @@ class RollCall:
 
   def _gather(self, seconds: float, facts: str, own: str) -> None:
     """Process 0: takes names until all have come."""
+    wires.allow(self.count - 1)
     self.members = {0: own}
     deadline = time.monotonic() + seconds
     with wires.listening(self.address) as server:

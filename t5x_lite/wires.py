@@ -1,6 +1,7 @@
 """Messages between processes: JSON, one a line, over a socket."""
 
 import json
+import resource
 import socket
 import threading
 from typing import Any
@@ -8,6 +9,10 @@ from typing import Any
 from t5x_lite import errors
 
 Message = dict[str, Any]
+
+
+# Files of a process besides connections: data, checkpoints, libraries.
+_OTHER_FILES = 1024
 
 
 class Line:
@@ -88,3 +93,23 @@ def listening(address: str) -> socket.socket:
       f"process 0 cannot listen at port {port} of {address}: {error}; give"
       " another port (--coordinator_address=HOST:PORT, the same everywhere)"
     ) from None
+
+
+def allow(connections: int) -> None:
+  """Lets this process keep so many connections, and as many again of JAX's.
+
+  A shell's limit is often 1,024 open files, which a process may raise.
+
+  Raises:
+    ConfigError: the host does not let it.
+  """
+  wanted = 2 * connections + _OTHER_FILES
+  soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+  if soft == resource.RLIM_INFINITY or soft >= wanted:
+    return
+  if hard != resource.RLIM_INFINITY and hard < wanted:
+    raise errors.ConfigError(
+      f"this host lets a process open {hard:,} files, and process 0 of"
+      f" {connections + 1:,} wants {wanted:,}: raise the limit (ulimit -Hn)"
+    )
+  resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

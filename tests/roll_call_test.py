@@ -1,12 +1,15 @@
 """The roll call, by threads of one process over real sockets."""
 
+import resource
 import socket
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
-from t5x_lite import errors, roll_call
+from t5x_lite import errors, roll_call, wires
 from tests.multiprocess import processes
 
 
@@ -64,6 +67,29 @@ def test_all_are_known_to_all():
   for index in (1, 2, 0):
     met.calls[index].leave(0)
   assert met.lost == [None] * 3
+
+
+MANY = """
+import resource
+from tests import roll_call_test
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, 4096))
+met = roll_call_test.Met(300, seconds=60)
+print(len(met.calls[299].members), *(e for e in met.errors if e is not None))
+"""
+
+
+def test_process_0_may_open_as_many_files_as_it_needs():
+  done = subprocess.run(
+    [sys.executable, "-c", MANY], capture_output=True, text=True, timeout=240
+  )
+  assert done.stdout == "300\n", done.stdout + done.stderr
+
+
+def test_a_host_with_too_few_files(monkeypatch):
+  monkeypatch.setattr(resource, "getrlimit", lambda what: (256, 1024))
+  with pytest.raises(errors.ConfigError, match="wants 1,622: raise the limit"):
+    wires.allow(299)
 
 
 @pytest.mark.parametrize("gone", [0, 1, 2])

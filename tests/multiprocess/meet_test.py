@@ -19,7 +19,7 @@ def _sum() -> list[float]:
 
 def test_one_of_two_is_killed(tmp_path):
   """They compute together; the other then ends, and names the one."""
-  with processes.Group(2, (*CHILD, "kill"), tmp_path, devices=2) as group:
+  with processes.start(2, (*CHILD, "kill"), tmp_path, devices=2) as group:
     assert group.wait() == [6, -signal.SIGKILL], group.everything()
   said = [
     re.search(r"rows (\[.*?\]) sum (\[.*?\]) first (\d+)", group.said(i))
@@ -42,7 +42,7 @@ def test_one_of_two_is_killed(tmp_path):
 @pytest.mark.slow
 def test_the_first_of_three_is_killed(tmp_path):
   command = (*CHILD, "kill first")
-  with processes.Group(3, command, tmp_path, devices=3) as group:
+  with processes.start(3, command, tmp_path, devices=3) as group:
     assert group.wait() == [-signal.SIGKILL, 6, 6], group.everything()
   for index in (1, 2):
     assert re.search("process 0 on .* is gone", group.said(index))
@@ -51,7 +51,7 @@ def test_the_first_of_three_is_killed(tmp_path):
 @pytest.mark.slow
 def test_one_of_three_fails(tmp_path):
   command = (*CHILD, "fail")
-  with processes.Group(3, command, tmp_path, devices=3) as group:
+  with processes.start(3, command, tmp_path, devices=3) as group:
     assert group.wait() == [6, DATA_ERROR, 6], group.everything()
   for index in (0, 2):
     assert re.search(
@@ -63,7 +63,7 @@ def test_one_of_three_fails(tmp_path):
 @pytest.mark.slow
 def test_one_of_three_comes_late(tmp_path):
   command = (*CHILD, "late")
-  with processes.Group(3, command, tmp_path, devices=3) as group:
+  with processes.start(3, command, tmp_path, devices=3) as group:
     assert group.wait() == [6, 6, 6], group.everything()
   text = "waited 3 s for process 1 at 'the late one'"
   assert any(text in group.said(index) for index in (0, 2))
@@ -75,7 +75,7 @@ def test_one_of_two_never_comes(tmp_path):
   for index in (0, 1):
     port, place = processes.free_port(), processes.place
     command = (*CHILD, "sum", *place(2, index, port))
-    with processes.Group(1, command, tmp_path, WAIT="4") as group:
+    with processes.start(1, command, tmp_path, WAIT="4") as group:
       assert group.wait() == [6], group.everything()
     expected = (
       "1 of 2 processes did not come to localhost:",

@@ -48,27 +48,10 @@ def free_port() -> int:
 
 
 class Group:
-  """Processes that meet; what each says goes to a file."""
+  """Processes, and the files that what each says goes to."""
 
-  def __init__(self, count, command, cwd, *, devices=DEVICES, **extra):
-    self.logs = [
-      pathlib.Path(cwd, f"log-{free_port()}-{i}.txt") for i in range(count)
-    ]
-    port, self.started = free_port(), time.monotonic()
-    self.children = []
-    for index, log in enumerate(self.logs):
-      own = place(count, index, port) if count > 1 else []
-      with log.open("w") as file:
-        self.children.append(
-          subprocess.Popen(
-            [*command, *own],
-            cwd=cwd,
-            env=environment(devices // count, PROCESS=str(index), **extra),
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-          )
-        )
+  def __init__(self, children, logs):
+    self.children, self.logs = children, logs
 
   def __enter__(self):
     return self
@@ -101,9 +84,29 @@ class Group:
       time.sleep(0.02)
 
 
+def start(count, command, cwd, *, devices=DEVICES, **extra) -> Group:
+  """Processes of a command that meet."""
+  logs = [pathlib.Path(cwd, f"log-{free_port()}-{i}.txt") for i in range(count)]
+  port, group = free_port(), Group([], logs)
+  for index, log in enumerate(logs):
+    own = place(count, index, port) if count > 1 else []
+    with log.open("w") as file:
+      group.children.append(
+        subprocess.Popen(
+          [*command, *own],
+          cwd=cwd,
+          env=environment(devices // count, PROCESS=str(index), **extra),
+          stdin=subprocess.DEVNULL,
+          stdout=file,
+          stderr=subprocess.STDOUT,
+        )
+      )
+  return group
+
+
 def run(count, *arguments, cwd, code=0, **extra) -> Group:
   """`t5x_lite ARGUMENTS` in so many processes, which share 4 devices."""
-  with Group(count, commands.command(*arguments), cwd, **extra) as group:
+  with start(count, commands.command(*arguments), cwd, **extra) as group:
     assert group.wait() == [code] * count, group.everything()
   return group
 

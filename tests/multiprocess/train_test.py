@@ -79,7 +79,7 @@ def preempted(runs, user, cache):
   ids.mkdir()
   command = commands.command("train", f"--workdir={workdir}", *processes.TRAIN)
   slow = {"IDS": str(ids), "SLOWLY": "0.7"}
-  with processes.Group(4, command, user, **cache, **slow) as group:
+  with processes.start(4, command, user, **cache, **slow) as group:
     log = workdir / "metrics.jsonl"
     group.until(lambda: log.exists() and len(log.read_text().splitlines()) > 2)
     group.children[2].send_signal(signal.SIGTERM)

@@ -104,7 +104,7 @@ def test_one_of_two_is_killed_while_they_train(tmp_path, user, cache, killed):
     "train", f"--workdir={tmp_path}/run", *processes.TRAIN,
     "--gin.TRAIN_STEPS=100000", "--gin.EVALUATE_FIRST=False",
   )  # fmt: skip
-  with processes.Group(2, command, user, **cache) as group:
+  with processes.start(2, command, user, **cache) as group:
     log = tmp_path / "run" / "metrics.jsonl"
     group.until(lambda: log.exists() and len(log.read_text().splitlines()) > 7)
     group.children[killed].send_signal(signal.SIGKILL)

@@ -89,9 +89,13 @@ class RollCall:
       self._gather(seconds, facts, own)
     else:
       self._report(seconds, facts, own)
-    for line in self._lines.values():
+    selector = selectors.DefaultSelector()
+    for other, line in self._lines.items():  # here, for the run may be short
       line.settimeout(GRACE)
-    threading.Thread(target=self._watch, name="roll call", daemon=True).start()
+      selector.register(line, selectors.EVENT_READ, other)
+    threading.Thread(
+      target=self._watch, args=(selector,), name="roll call", daemon=True
+    ).start()
 
   def tell(self, code: int, reason: str) -> None:
     """Says why this process ends; it is about to."""
@@ -108,11 +112,12 @@ class RollCall:
     """
     self.tell(code, reason)
     deadline = time.monotonic() + GRACE
-    while self.index == 0 and self._lines and time.monotonic() < deadline:
-      for index, line in list(self._lines.items()):
+    staying = dict(self._lines)  # the thread reads the other one
+    while self.index == 0 and staying and time.monotonic() < deadline:
+      for index, line in list(staying.items()):
         line.settimeout(0.1)
         if line.receive() is None:
-          del self._lines[index]
+          del staying[index]
     for line in self._lines.values():
       line.close()
 
@@ -214,11 +219,9 @@ class RollCall:
       " had come: its message says why"
     )
 
-  def _watch(self) -> None:
+  def _watch(self, selector: selectors.BaseSelector) -> None:
     """The thread: hears what others say, and that they are gone."""
-    with selectors.DefaultSelector() as selector:
-      for index, line in self._lines.items():
-        selector.register(line, selectors.EVENT_READ, index)
+    with selector:
       while not self._left.is_set():
         for key, _ in selector.select(_PERIOD):
           if self._left.is_set():

@@ -13,6 +13,11 @@ from t5x_lite import errors, roll_call, wires
 from tests.multiprocess import processes
 
 
+pytestmark = pytest.mark.filterwarnings(
+  "error::pytest.PytestUnhandledThreadExceptionWarning"
+)
+
+
 class Met:
   """Roll calls that have met, and what they were told of losses."""
 
@@ -67,6 +72,14 @@ def test_all_are_known_to_all():
   for index in (1, 2, 0):
     met.calls[index].leave(0)
   assert met.lost == [None] * 3
+
+
+def test_leaving_at_once():
+  for _ in range(20):
+    met = Met(3)
+    for index in (1, 2, 0):
+      met.calls[index].leave(0)
+    assert met.lost == met.errors == [None] * 3
 
 
 MANY = """

@@ -12,7 +12,6 @@ import pytest
 from t5x_lite import errors, roll_call, wires
 from tests.multiprocess import processes
 
-
 pytestmark = pytest.mark.filterwarnings(
   "error::pytest.PytestUnhandledThreadExceptionWarning"
 )

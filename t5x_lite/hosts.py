@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 
@@ -42,7 +42,7 @@ def barrier(what: str, seconds: float = TIMEOUT) -> None:
   Raises:
     ProcessLost: some did not come; the message names them.
   """
-  if jax.process_count() > 1:
+  if compat.distributed_client() is not None:
     _meet(next(_meetings), what, seconds)
 
 
@@ -58,29 +58,14 @@ def on_first(work: Callable[[], T], seconds: float = TIMEOUT) -> T:
       Without this the others would wait for it at the next barrier.
     ProcessLost: the first process, or another, did not come.
   """
-  client = compat.distributed_client()
-  if client is None:
+  if compat.distributed_client() is None:
     return work()
-  number, error, result = next(_meetings), None, None
-  if is_first():
-    try:
-      result = work()
-    except Exception as caught:
-      error = caught
-    report = {"failed": error is not None, "result": result}
-    client.key_value_set(f"{_key(number)}/report", json.dumps(report))
-  name = getattr(work, "__qualname__", "what the first process does")
-  _meet(number, name.removesuffix(".<lambda>"), seconds)
-  if error is not None:
-    raise error
-  # The same object for all: tuples have become lists on the first, too.
-  text = client.blocking_key_value_get(f"{_key(number)}/report", 60_000)
-  told = json.loads(text)
-  if told["failed"]:
+  report = _reports(work, is_first(), seconds)[0]
+  if report["failed"]:
     raise errors.CheckpointError(
       "the first process could not go on; its message says why"
     )
-  return told["result"]
+  return report["result"]
 
 
 def on_all(work: Callable[[], T], seconds: float = TIMEOUT) -> list[T]:
@@ -94,31 +79,49 @@ def on_all(work: Callable[[], T], seconds: float = TIMEOUT) -> list[T]:
     CheckpointError: `work` raised on another process; here, its own exception.
     ProcessLost: a process did not come.
   """
-  client = compat.distributed_client()
-  if client is None:
+  if compat.distributed_client() is None:
     return [work()]
+  reports = _reports(work, True, seconds)
+  for index, report in reports.items():
+    if report["failed"]:
+      raise errors.CheckpointError(
+        f"process {index} could not go on; its message says why"
+      )
+  return [report["result"] for report in reports.values()]
+
+
+def _reports(
+  work: Callable[[], Any], takes_part: bool, seconds: float
+) -> dict[int, Any]:
+  """Lets all meet once `work` is done; returns what came of it, in order.
+
+  Args:
+    work: to do.
+    takes_part: whether this process does it.
+    seconds: to wait for those that do.
+
+  Returns:
+    By process: whether it "failed", and else its "result", from JSON on that
+    process, too, so that all have the same object.
+  """
   number, error, result = next(_meetings), None, None
-  try:
-    result = work()
-  except Exception as caught:
-    error = caught
-  report = {"failed": error is not None, "result": result}
-  reports = f"{_key(number)}/reports"
-  client.key_value_set(f"{reports}/{jax.process_index()}", json.dumps(report))
-  name = getattr(work, "__qualname__", "what all processes do")
+  client, folder = compat.distributed_client(), f"{_key(number)}/reports"
+  if takes_part:
+    try:
+      result = work()
+    except Exception as caught:
+      error = caught
+    report = json.dumps({"failed": error is not None, "result": result})
+    client.key_value_set(f"{folder}/{jax.process_index()}", report)
+  name = getattr(work, "__qualname__", "what the others do")
   _meet(number, name.removesuffix(".<lambda>"), seconds)
   if error is not None:
     raise error
-  told = {
+  found = {
     int(name.rpartition("/")[2]): json.loads(text)
-    for name, text in client.key_value_dir_get(reports)
+    for name, text in client.key_value_dir_get(folder)
   }
-  failed = [index for index in sorted(told) if told[index]["failed"]]
-  if failed:
-    raise errors.CheckpointError(
-      f"process {failed[0]} could not go on; its message says why"
-    )
-  return [told[index]["result"] for index in sorted(told)]
+  return dict(sorted(found.items()))
 
 
 def _key(number: int) -> str:

@@ -14,9 +14,12 @@ import concurrent.futures
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from t5x_lite import errors
+
+T = TypeVar("T")
 
 NAME = "MANIFEST"
 FORMAT = 1
@@ -57,12 +60,18 @@ def parse(lines: str) -> dict[str, str]:
   return {name: digest for digest, name in pairs}
 
 
+def _each(
+  work: Callable[[str], T], names: Iterable[str], threads: int
+) -> dict[str, T]:
+  """What `work` returns for each name, in their order."""
+  names = list(names)
+  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    return dict(zip(names, pool.map(work, names), strict=True))
+
+
 def digests(directory: pathlib.Path, names: Iterable[str]) -> dict[str, str]:
   """The sha256 of files, by the given relative paths; beside training."""
-  names = list(names)
-  with concurrent.futures.ThreadPoolExecutor(_THREADS_BESIDE) as pool:
-    found = pool.map(lambda name: _digest(directory / name), names)
-    return dict(zip(names, found, strict=True))
+  return _each(lambda name: _digest(directory / name), names, _THREADS_BESIDE)
 
 
 def seal(
@@ -140,10 +149,9 @@ def problems(
     if not expected:
       return [f"there is no {' or '.join(chosen)} in it"]
   # By digest, for by name the large files could all be in one part.
-  names = sorted(expected, key=lambda name: (expected[name], name))
-  names = sorted(names[share[0] :: share[1]])
-  with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-    found = pool.map(
-      lambda name: _problem(directory / name, expected[name]), names
-    )
-    return [f"{n} {what}" for n, what in zip(names, found, strict=True) if what]
+  index, count = share
+  names = sorted(sorted(expected, key=expected.__getitem__)[index::count])
+  found = _each(
+    lambda name: _problem(directory / name, expected[name]), names, _THREADS
+  )
+  return [f"{name} {what}" for name, what in found.items() if what]

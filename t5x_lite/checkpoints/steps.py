@@ -17,7 +17,7 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
 from t5x_lite import errors, hosts
@@ -175,18 +175,20 @@ def newest_good(directory: pathlib.Path) -> int | None:
       )
     return None
 
-  def rename() -> None:
-    for bad, message in damaged.items():
-      aside = set_aside(directory, bad)
-      _log.warning(
-        "%s\nIt is set aside as %s; going on from step %d.",
-        message,
-        aside,
-        step,
-      )
-
-  hosts.on_first(rename)
+  if damaged:
+    hosts.on_first(lambda: _set_all_aside(directory, damaged, step))
   return step
+
+
+def _set_all_aside(
+  directory: pathlib.Path, damaged: Mapping[int, str], good: int
+) -> None:
+  """Renames damaged steps, with a warning: what is the matter with each."""
+  for step, message in damaged.items():
+    aside = set_aside(directory, step)
+    _log.warning(
+      "%s\nIt is set aside as %s; going on from step %d.", message, aside, good
+    )
 
 
 def set_aside(directory: pathlib.Path, step: int) -> pathlib.Path:

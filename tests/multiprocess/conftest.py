@@ -1,9 +1,12 @@
 """A user's mixture, whose batches are logged."""
 
+import json
 import pathlib
+import shutil
 
 import pytest
 
+from tests.e2e import commands
 from tests.e2e import conftest as e2e
 from tests.multiprocess import processes
 
@@ -79,3 +82,33 @@ def train(user, cache):
     )
 
   return run
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+  """A user's folder with a run of one process."""
+  folder = tmp_path_factory.mktemp("use")
+  pairs = [{"inputs": f"say {i}", "targets": str(i)} for i in range(120)]
+  lines = "".join(json.dumps(pair) + "\n" for pair in pairs)
+  (folder / "pairs.jsonl").write_text(lines)
+  questions = [{"inputs": f"say {i}", "id": i} for i in range(13)]
+  lines = "".join(json.dumps(question) + "\n" for question in questions)
+  (folder / "questions.jsonl").write_text(lines)
+  processes.run(
+    1,
+    "train",
+    "--workdir=run",
+    *commands.TINY,
+    "--gin_file=runs/pretrain.gin",
+    "--gin_file=vocabularies/bytes.gin",
+    "--gin_file=data/files.gin",
+    "--gin.FILES=pairs.jsonl",
+    "--gin.FILES_OBJECTIVE=seq2seq",
+    *commands.SMALL,
+    "--gin.TRAIN_STEPS=2",
+    "--gin.EVAL_BATCHES=1",
+    cwd=folder,
+  )
+  for count in (1, 2):
+    shutil.copytree(folder / "run", folder / f"by-{count}")
+  return folder

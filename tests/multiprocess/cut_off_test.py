@@ -68,15 +68,9 @@ def test_a_host_that_is_cut_off_is_named(tmp_path, other_host):
   for index, log in enumerate(logs):
     inside = ["ip", "netns", "exec", namespace] if index == 1 else []
     member = [sys.executable, "-c", MEMBER, address, str(index)]
-    with log.open("w") as file:
-      group.children.append(
-        subprocess.Popen(
-          [*inside, *member],
-          env=processes.environment(1),
-          stdout=file,
-          stderr=subprocess.STDOUT,
-        )
-      )
+    command = [*inside, *member]
+    env = processes.environment(1)
+    group.children.append(processes.spawn(command, log, cwd=None, env=env))
   with group:
     group.until(lambda: all("met" in log.read_text() for log in logs), 60)
     ip("link", "set", cable, "down")

@@ -47,6 +47,19 @@ def free_port() -> int:
     return server.getsockname()[1]
 
 
+def spawn(command, log, *, cwd, env) -> subprocess.Popen:
+  """Starts a process; what it says goes to the file `log`."""
+  with log.open("w") as file:
+    return subprocess.Popen(
+      command,
+      cwd=cwd,
+      env=env,
+      stdin=subprocess.DEVNULL,
+      stdout=file,
+      stderr=subprocess.STDOUT,
+    )
+
+
 class Group:
   """Processes, and the files that what each says goes to."""
 
@@ -90,17 +103,8 @@ def start(count, command, cwd, *, devices=DEVICES, **extra) -> Group:
   port, group = free_port(), Group([], logs)
   for index, log in enumerate(logs):
     own = place(count, index, port) if count > 1 else []
-    with log.open("w") as file:
-      group.children.append(
-        subprocess.Popen(
-          [*command, *own],
-          cwd=cwd,
-          env=environment(devices // count, PROCESS=str(index), **extra),
-          stdin=subprocess.DEVNULL,
-          stdout=file,
-          stderr=subprocess.STDOUT,
-        )
-      )
+    env = environment(devices // count, PROCESS=str(index), **extra)
+    group.children.append(spawn([*command, *own], log, cwd=cwd, env=env))
   return group
 
 

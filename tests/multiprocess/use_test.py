@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import signal
 import time
 
@@ -14,36 +13,6 @@ from tests.multiprocess import processes
 pytestmark = pytest.mark.slow
 
 _RECORD = "--gin_file=run/config.gin"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-  """A user's folder with a run of one process."""
-  folder = tmp_path_factory.mktemp("use")
-  pairs = [{"inputs": f"say {i}", "targets": str(i)} for i in range(120)]
-  lines = "".join(json.dumps(pair) + "\n" for pair in pairs)
-  (folder / "pairs.jsonl").write_text(lines)
-  questions = [{"inputs": f"say {i}", "id": i} for i in range(13)]
-  lines = "".join(json.dumps(question) + "\n" for question in questions)
-  (folder / "questions.jsonl").write_text(lines)
-  processes.run(
-    1,
-    "train",
-    "--workdir=run",
-    *commands.TINY,
-    "--gin_file=runs/pretrain.gin",
-    "--gin_file=vocabularies/bytes.gin",
-    "--gin_file=data/files.gin",
-    "--gin.FILES=pairs.jsonl",
-    "--gin.FILES_OBJECTIVE=seq2seq",
-    *commands.SMALL,
-    "--gin.TRAIN_STEPS=2",
-    "--gin.EVAL_BATCHES=1",
-    cwd=folder,
-  )
-  for count in (1, 2):
-    shutil.copytree(folder / "run", folder / f"by-{count}")
-  return folder
 
 
 def _rows(path):
